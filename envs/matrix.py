@@ -1,0 +1,173 @@
+"""One-step matrix games: any payoff tensor, for any number of agents and actions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import yaml
+
+from jaxvff.types import Array, Codec, Env, EnvSpec, Segment, TimeStep, UserError
+
+GAMES: dict[str, list] = {
+    # Table 1 of the paper, after Son et al. (2019).
+    "a": [[12, -12, -12], [-12, 0, 0], [-12, 0, 0]],
+    "b": [[12, 0, 10], [0, 0, 10], [10, 10, 10]],
+    # Claus & Boutilier (1998): climbing as printed there, penalty with k = -100.
+    "climbing": [[11, -30, 0], [-30, 7, 6], [0, 0, 5]],
+    "penalty": [[10, 0, -100], [0, 2, 0], [-100, 0, 10]],
+}
+STATE_SIZE = 2  # one-hot: before the joint action, after it
+MAX_CELLS = 10_000_000
+
+
+def make(
+    *,
+    game: str | None = None,
+    payoff: Any = None,
+    file: str | None = None,
+    n_agents: int = 2,
+    n_actions: int = 3,
+    game_seed: int = 0,
+) -> Env:
+    """A one-step game; every agent observes only whether the step has been taken.
+
+    Args:
+      game: a name in GAMES, or "random".
+      payoff: the tensor itself, nested lists `[U] * A`, in place of a name.
+      file: a .npy or YAML file with the tensor, in place of a name.
+      n_agents: of a random game.
+      n_actions: of a random game.
+      game_seed: of a random game, whose payoffs are drawn from U(-10, 10).
+
+    Returns:
+      An Env whose `params` are the payoffs `[U] * A`.
+
+    Raises:
+      UserError: an unknown name, or a payoff that is no finite tensor of equal sides.
+    """
+    if sum(x is not None for x in (game, payoff, file)) != 1:
+        raise UserError("a matrix game needs exactly one of env.game, env.payoff and env.file")
+    if file is not None:
+        table = check_payoff(_read(Path(file)), file)
+    elif payoff is not None:
+        table = check_payoff(payoff, "env.payoff")
+    elif game == "random":
+        table = _random(n_agents, n_actions, game_seed)
+    elif game in GAMES:
+        table = check_payoff(GAMES[game], game)
+    else:
+        raise UserError(f"env.game={game!r} is unknown; choose one of {', '.join(GAMES)}, random")
+    return _env(table)
+
+
+def check_payoff(payoff: Any, where: str) -> np.ndarray:
+    """The payoff as a float32 tensor `[U] * A`, or a UserError that says what is wrong with it."""
+    try:
+        table = np.asarray(payoff, dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{where}: the payoff has ragged rows or entries that are no numbers; "
+            "give nested lists of equal length"
+        ) from error
+    if table.ndim < 2 or len(set(table.shape)) != 1 or table.shape[0] < 2:
+        raise UserError(
+            f"{where}: the payoff has shape {table.shape}; expected one axis per agent (two or "
+            "more) of the same length (two or more actions); pad unequal action sets"
+        )
+    if not np.isfinite(table).all():
+        cell = tuple(int(i) for i in np.argwhere(~np.isfinite(table))[0])
+        raise UserError(
+            f"{where}: payoff{list(cell)} is {table[cell]}; every payoff must be finite"
+        )
+    return table
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise UserError(f"env.file={str(path)!r} does not exist; give a .npy or .yaml file")
+    try:
+        if path.suffix == ".npy":
+            return np.load(path, allow_pickle=False)
+        if path.suffix in (".yaml", ".yml", ".json"):
+            text = path.read_text()
+            return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (ValueError, OSError, EOFError, yaml.YAMLError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"env.file={str(path)!r} cannot be read: {reason}") from error
+    raise UserError(f"env.file={str(path)!r} is of no known kind; give a .npy, .yaml or .json file")
+
+
+def _random(n_agents: int, n_actions: int, game_seed: int) -> np.ndarray:
+    if n_agents < 2 or n_actions < 2:
+        raise UserError(f"env.n_agents={n_agents} and env.n_actions={n_actions} must be 2 or more")
+    if game_seed < 0:
+        raise UserError(f"env.game_seed={game_seed} must be 0 or more")
+    if n_actions**n_agents > MAX_CELLS:
+        raise UserError(
+            f"env.n_actions={n_actions} to the power env.n_agents={n_agents} exceeds {MAX_CELLS} "
+            "payoffs; take fewer agents or actions"
+        )
+    rng = np.random.default_rng(game_seed)
+    return rng.uniform(-10, 10, (n_actions,) * n_agents).astype(np.float32)
+
+
+def _env(payoff: np.ndarray) -> Env:
+    n_agents, n_actions = payoff.ndim, payoff.shape[0]
+    spec = EnvSpec(n_agents, n_actions, STATE_SIZE, STATE_SIZE, episode_limit=1)
+
+    def observe(taken: int, reward: Array) -> TimeStep:
+        state = jnp.eye(STATE_SIZE)[taken]
+        return TimeStep(
+            obs=jnp.tile(state, (n_agents, 1)),
+            state=state,
+            avail=jnp.ones((n_agents, n_actions), bool),
+            reward=reward,
+            terminated=jnp.array(bool(taken)),
+            truncated=jnp.array(False),
+        )
+
+    def reset(key: Array, params: Array) -> tuple[tuple, TimeStep]:
+        return (), observe(0, jnp.zeros(()))
+
+    def step(key: Array, state: tuple, action: Array, params: Array) -> tuple[tuple, TimeStep]:
+        return (), observe(1, params[tuple(action)])
+
+    return Env(spec, jnp.asarray(payoff), reset, step, _codec(spec, observe))
+
+
+def _codec(spec: EnvSpec, observe: Any) -> Codec:
+    """Stores what differs between samples, actions and rewards, and rebuilds the rest.
+
+    The rest is the same for every sample, so a batch computes its utilities and hypernetworks
+    once instead of once per sample.
+    """
+    dtype = jnp.uint8 if spec.n_actions <= 256 else jnp.uint16
+
+    def pack(segment: Segment) -> tuple[Array, Array]:
+        return segment.action.astype(dtype), segment.reward
+
+    def unpack(stored: tuple[Array, Array], params: Array) -> Segment:
+        action, reward = stored
+        final = np.arange(len(reward)) % 2 == 1  # slots alternate: the step, what it led to
+        steps = jax.tree.map(
+            lambda *leaves: jnp.stack(leaves), *(observe(int(f), jnp.zeros(())) for f in final)
+        )
+        # A last slot without a successor is cut by the segment's end: no transition.
+        mask = ~final & (np.arange(len(reward)) < len(reward) - 1)
+        return Segment(
+            obs=steps.obs,
+            state=steps.state,
+            avail=steps.avail,
+            action=action.astype(jnp.int32),
+            reward=reward,
+            terminated=jnp.asarray(mask),
+            is_first=jnp.asarray(~final),
+            mask=jnp.asarray(mask),
+        )
+
+    return Codec(pack, unpack)

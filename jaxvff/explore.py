@@ -1,0 +1,61 @@
+"""How actions are picked from utilities: greedy, ε-greedy, softmax; available actions only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import distrax
+import jax.numpy as jnp
+
+from jaxvff.types import Array, Hyper
+
+
+def masked(q: Array, avail: Array) -> Array:
+    """`q[..., U]` with -inf where `avail[..., U]` is False."""
+    return jnp.where(avail, q, -jnp.inf)  # -inf, not -1e10: survives any reward scale
+
+
+def greedy(q: Array, avail: Array) -> Array:
+    """The available action with the largest utility: `q[..., U]` -> `[...]` int."""
+    return jnp.argmax(masked(q, avail), axis=-1)
+
+
+def linear_epsilon(hyper: Hyper, step: Array) -> Array:
+    """ε after `step` env steps: linear from start to end, then constant (traced, unlike optax's)."""
+    progress = jnp.clip(step / jnp.maximum(hyper.epsilon_steps, 1), 0.0, 1.0)
+    return hyper.epsilon_start + progress * (hyper.epsilon_end - hyper.epsilon_start)
+
+
+def epsilon_greedy(key: Array, q: Array, avail: Array, epsilon: Array) -> Array:
+    """ε-greedy over the available actions, independently for each agent.
+
+    Args:
+      key: PRNG key.
+      q: utilities `[A, U]`.
+      avail: `[A, U]` bool.
+      epsilon: `[]` in [0, 1], the probability of a uniformly random available action.
+
+    Returns:
+      Actions `[A]` int.
+    """
+    best = jnp.arange(q.shape[-1]) == greedy(q, avail)[..., None]
+    random = avail / jnp.sum(avail, axis=-1, keepdims=True)
+    probs = (1 - epsilon) * best + epsilon * random
+    return distrax.Categorical(probs=probs).sample(seed=key)
+
+
+def softmax(key: Array, q: Array, avail: Array, temperature: Array) -> Array:
+    """Actions `[A]` ~ exp(q / temperature) over the available ones (eq. 12 of the paper)."""
+    return distrax.Categorical(logits=masked(q / temperature, avail)).sample(seed=key)
+
+
+def _epsilon_greedy(key: Array, q: Array, avail: Array, hyper: Hyper, step: Array) -> Array:
+    return epsilon_greedy(key, q, avail, linear_epsilon(hyper, step))
+
+
+def _softmax(key: Array, q: Array, avail: Array, hyper: Hyper, step: Array) -> Array:
+    return softmax(key, q, avail, hyper.temperature)
+
+
+Explorer = Callable[[Array, Array, Array, Hyper, Array], Array]
+EXPLORERS: dict[str, Explorer] = {"epsilon_greedy": _epsilon_greedy, "softmax": _softmax}

@@ -1,0 +1,43 @@
+"""QMIX, and NM-QMIX: the same network with or without its monotonicity constraint."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxvff.nets import linear
+from jaxvff.types import Array, EnvSpec, JointStep
+
+
+class Qmix(nn.Module):
+    """Two mixing layers whose weights and biases are made from the state by hypernetworks (eq. 3).
+
+    `monotonic=True` takes the absolute value of the mixing weights, so ∂Q_tot/∂Q_i >= 0: QMIX,
+    Rashid et al. (2018). `monotonic=False` leaves them as they are: NM-QMIX, eq. 25 of the paper.
+    """
+
+    spec: EnvSpec
+    embed_dim: int = 32
+    hypernet_dim: int = 64
+    monotonic: bool = True
+
+    def setup(self) -> None:
+        a, s = self.spec.n_agents, self.spec.state_size
+        self.hyper_w1 = hypernet(s, self.hypernet_dim, a * self.embed_dim)
+        self.hyper_b1 = linear(self.embed_dim, s)
+        self.hyper_w2 = hypernet(s, self.hypernet_dim, self.embed_dim)
+        self.hyper_b2 = hypernet(s, self.embed_dim, 1)
+
+    def __call__(self, step: JointStep) -> Array:
+        """One step -> Q_tot `[]`."""
+        w1 = self.hyper_w1(step.state).reshape(self.spec.n_agents, self.embed_dim)
+        w2 = self.hyper_w2(step.state)
+        if self.monotonic:
+            w1, w2 = jnp.abs(w1), jnp.abs(w2)
+        hidden = nn.elu(step.q_taken @ w1 + self.hyper_b1(step.state))
+        return hidden @ w2 + self.hyper_b2(step.state)[0]
+
+
+def hypernet(fan_in: int, hidden_dim: int, features: int) -> nn.Sequential:
+    """A two-layer network, the hypernetwork of all mixers here."""
+    return nn.Sequential([linear(hidden_dim, fan_in), nn.relu, linear(features, hidden_dim)])

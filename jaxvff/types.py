@@ -1,0 +1,128 @@
+"""The shape legend, and every type that two modules share.
+
+Shape letters: A agents, U actions per agent, O observation, S state, H hidden, T slots in a
+segment, N parallel environments, B sampled segments, K lanes (a lane is one seed of one sweep
+value). Functions are written for ONE step or ONE segment of ONE lane; callers vmap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+Array = jax.Array
+Params = Any  # a pytree of arrays
+Metrics = dict[str, Array]
+
+
+class UserError(ValueError):
+    """A mistake in what the user asked for: says the value, the expectation and the remedy."""
+
+
+class EnvSpec(NamedTuple):
+    """The sizes of an environment, in the order of the shape legend."""
+
+    n_agents: int
+    n_actions: int
+    obs_size: int
+    state_size: int
+    episode_limit: int  # env steps
+    agent_state_size: int = 0  # the state starts with A blocks of so many entries; 0: it does not
+
+
+class TimeStep(NamedTuple):
+    """What an environment shows after a reset or a step."""
+
+    obs: Array  # [A, O] float
+    state: Array  # [S] float
+    avail: Array  # [A, U] bool, True = the action may be taken; at least one per agent
+    reward: Array  # [] float, env units, for the step that led here; 0 after a reset
+    terminated: Array  # [] bool, the episode reached a terminal state
+    truncated: Array  # [] bool, the episode was cut short, by a time limit for instance
+
+
+class Segment(NamedTuple):
+    """T slots that hold whole episodes back to back; the one currency of experience.
+
+    An episode of L transitions takes L + 1 slots. The last one holds its final observation and
+    the action that the policy would have taken there (SARSA bootstraps on it); its mask is False.
+    `reward[t]` and `terminated[t]` belong to the transition t -> t+1.
+    """
+
+    obs: Array  # [T, A, O]
+    state: Array  # [T, S]
+    avail: Array  # [T, A, U] bool
+    action: Array  # [T, A] int
+    reward: Array  # [T]
+    terminated: Array  # [T] bool
+    is_first: Array  # [T] bool, the first slot of an episode
+    mask: Array  # [T] bool, slots t -> t+1 are a real transition
+
+
+class Episodes(NamedTuple):
+    """Whole episodes seen in a rollout; entries count only where `ended` is True."""
+
+    ended: Array  # [T] bool, the slot shows the final observation of an episode
+    return_: Array  # [T] undiscounted return of the episode so far, env units
+    length: Array  # [T] int, transitions of the episode so far
+
+
+class JointStep(NamedTuple):
+    """What a mixer sees at one step."""
+
+    q_taken: Array  # [A] utility of the action in `action`
+    q_max: Array  # [A] largest utility among the available actions
+    action: Array  # [A, U] one-hot float
+    hidden: Array  # [A, H] features of the utility network
+    state: Array  # [S]
+
+
+class Env(NamedTuple):
+    """An environment on the device, as pure functions.
+
+    `params` are arrays that a sweep may vary without recompiling (a matrix game's payoffs); they
+    are handed to every function, so that one program serves a batch of different environments.
+    """
+
+    spec: EnvSpec
+    params: Any
+    reset: Callable[[Array, Any], tuple[Any, TimeStep]]  # (key, params)
+    step: Callable[[Array, Any, Array, Any], tuple[Any, TimeStep]]  # (key, state, action, params)
+    codec: Codec | None = None  # how segments are stored; None: every field as it is
+
+
+class Codec(NamedTuple):
+    """How a segment is stored in replay, and rebuilt from it.
+
+    What `unpack` makes without looking at `stored` is the same for every sample of a batch, and a
+    vmap over the batch then computes everything that follows from it once (see docs/design.md).
+    """
+
+    pack: Callable[[Segment], Any]
+    unpack: Callable[[Any, Any], Segment]  # (stored, env params)
+
+
+class Hyper(NamedTuple):
+    """The numbers that a sweep varies without recompiling; every field is a float scalar."""
+
+    lr: Any
+    gamma: Any
+    td_lambda: Any
+    epsilon_start: Any
+    epsilon_end: Any
+    epsilon_steps: Any  # env steps
+    temperature: Any  # of the softmax policy, in units of the utilities
+    target_tau: Any  # share of the online parameters that a target sync takes over; 1 = copy
+    init_scale: Any  # factor on all initial parameters
+
+
+class TrainState(NamedTuple):
+    """Every array of one lane that a checkpoint needs."""
+
+    params: Params
+    target_params: Params
+    opt_state: Any
+    replay: Any
+    key: Array
