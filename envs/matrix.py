@@ -137,7 +137,8 @@ def _env(payoff: np.ndarray) -> Env:
     def step(key: Array, state: tuple, action: Array, params: Array) -> tuple[tuple, TimeStep]:
         return (), observe(1, params[tuple(action)])
 
-    return Env(spec, jnp.asarray(payoff), reset, step, _codec(spec, observe))
+    signature = ("matrix", spec)
+    return Env(spec, jnp.asarray(payoff), reset, step, signature, _codec(spec, observe))
 
 
 def _codec(spec: EnvSpec, observe: Any) -> Codec:
@@ -170,4 +171,17 @@ def _codec(spec: EnvSpec, observe: Any) -> Codec:
             mask=jnp.asarray(mask),
         )
 
-    return Codec(pack, unpack)
+    def merge(stored: tuple[Array, Array], params: Array) -> tuple[tuple[Array, Array], Array]:
+        # A batch of 128 plays of a 3x3 game is a histogram over 9 joint actions.
+        action, reward = stored
+        n_stored, n_slots = reward.shape
+        if n_slots != 2 or params.size > n_stored:
+            return stored, jnp.ones(n_stored)
+        cell = jnp.ravel_multi_index(tuple(action[:, 0].T), params.shape, mode="clip")
+        count = jnp.sum(cell[:, None] == jnp.arange(params.size), axis=0, dtype=reward.dtype)
+        joint = np.indices(params.shape).reshape(params.ndim, -1).T  # every joint action once
+        last = np.zeros_like(joint)  # nobody takes the action of a terminal slot
+        rewards = jnp.stack([params.ravel(), jnp.zeros(params.size)], axis=1)
+        return (jnp.asarray(np.stack([joint, last], axis=1)), rewards), count
+
+    return Codec(pack, unpack, merge)

@@ -165,9 +165,12 @@ def batch_loss(
         segment = replay.without_padding(codec.unpack(stored, env_params))
         return *loss(model, params, target_params, segment, hyper), segment.mask
 
-    per_slot, metrics, mask = jax.vmap(one)(batch)
-    n_valid = jnp.maximum(jnp.sum(mask), 1)
-    return jax.tree.map(lambda x: jnp.sum(x) / n_valid, (per_slot, metrics))
+    count = jnp.ones(len(jax.tree.leaves(batch)[0]))
+    if codec.merge is not None:
+        batch, count = codec.merge(batch, env_params)
+    per_slot, metrics, mask = jax.vmap(one)(batch)  # [B, T]
+    n_valid = jnp.maximum(jnp.sum(count[:, None] * mask), 1)
+    return jax.tree.map(lambda x: jnp.sum(count[:, None] * x) / n_valid, (per_slot, metrics))
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:

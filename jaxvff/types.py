@@ -90,6 +90,7 @@ class Env(NamedTuple):
     params: Any
     reset: Callable[[Array, Any], tuple[Any, TimeStep]]  # (key, params)
     step: Callable[[Array, Any, Array, Any], tuple[Any, TimeStep]]  # (key, state, action, params)
+    signature: Any  # what the functions depend on beside params; equal ones are the same program
     codec: Codec | None = None  # how segments are stored; None: every field as it is
 
 
@@ -102,6 +103,9 @@ class Codec(NamedTuple):
 
     pack: Callable[[Segment], Any]
     unpack: Callable[[Any, Any], Segment]  # (stored, env params)
+    # (a batch of stored segments [B], env params) -> (fewer of them [M], how often each counts [M])
+    # with the same weighted mean of any loss; None: nothing to merge.
+    merge: Callable[[Any, Any], tuple[Any, Array]] | None = None
 
 
 class Hyper(NamedTuple):

@@ -1,0 +1,128 @@
+"""jaxvff train | evaluate | reproduce | bench."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+# Before JAX starts: quiet the warnings about accelerators that a CPU build does not have.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+HELP = """\
+jaxvff: value-function factorisation for cooperative multi-agent Q-learning in JAX
+
+usage: jaxvff <command> [key=value ...]
+
+  train                  train a method for many seeds at once, show what it learned
+  evaluate run=<folder>  greedy evaluation of a trained run, from its checkpoint
+  reproduce table1       the paper's Table 1: eight methods, two games, 256 seeds
+  bench                  throughput, compile time and memory on this machine
+
+first runs
+  jaxvff train                                       NM-QMIX on the paper's Game A, 32 seeds
+  jaxvff train method=qmix env=matrix/b seeds=64     another method, another game
+  jaxvff train sweep.epsilon_end=[0.01,0.1,0.3,1.0]  a sweep, as one compiled program
+  jaxvff train resume=runs/<folder>                  go on where a run was interrupted
+
+`jaxvff <command> --help` lists the keys of a command.
+"""
+
+KEYS = """\
+  method=      iql vdn qmix nmqmix qplex qtran qatten cw_qmix ow_qmix     method.<option>=
+  env=         matrix/a matrix/b matrix/climbing matrix/penalty
+               matrix/random   env.n_agents= env.n_actions= env.game_seed=
+               matrix/file     env.file=payoff.npy (or .yaml, .json)
+  seeds=       how many, side by side      seed=  the first      total_steps=  env steps per seed
+  lr= gamma= optimizer=adam|rmsprop|radam|sgd grad_clip= batch_size= buffer_size= updates=
+  target=      sarsa (taken action) | max (target network) | double (online network)
+  returns=     td_lambda (td_lambda=) | n_step (n_step=) | one_step
+  explore=     epsilon_greedy (epsilon_start= epsilon_end= epsilon_steps=) | softmax (temperature=)
+  utility=     mlp | gru    hidden_dim= shared= agent_id= last_action= init_scale=
+  run_dir=     a new folder; default runs/<date>_<method>
+  sweep.<key>=[...]   any key; lr, gamma, td_lambda, epsilon_*, temperature, target_tau,
+               init_scale and payoffs share one compiled program
+"""
+
+TRAIN = f"""\
+usage: jaxvff train [key=value ...]          (Hydra overrides)
+       jaxvff train resume=<run folder> [total_steps=<more>]
+
+{KEYS}
+checkpoint_interval=<env steps> saves on the way; Ctrl-C always does. All keys with units and
+ranges: docs/configuration.md. Results in the run folder: config.yaml, metrics.jsonl, table.json,
+table.png, curves.png, checkpoint/.
+"""
+
+EVALUATE = """\
+usage: jaxvff evaluate run=<run folder>
+
+Restores the newest checkpoint, plays greedily, and prints what was learned: for matrix games the
+learned table of the median seed and the shares of seeds. Nothing in the folder changes.
+"""
+
+REPRODUCE = """\
+usage: jaxvff reproduce table1 [key=value ...]
+       jaxvff reproduce table1 resume=<run folder>
+
+Trains NM-QMIX, QMIX, VDN, QPLEX, QTRAN, Qatten, CW-QMIX and OW-QMIX on Games A and B for 256 seeds
+each and prints rates with intervals, the paper's own table beside them. Writes table1.json and
+table1.png into the run folder (run_dir=). Keys as for train, for instance seeds=32 for a quick look.
+"""
+
+BENCH = """\
+usage: jaxvff bench [lanes=[1,64,512]] [seconds=5] [key=value ...]
+
+Times the compiled training program: init, compile, seed-steps per second in the steady state,
+bytes of state and of replay per seed. Keys as for train.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line. Returns the exit code: 2 for a mistake in the arguments."""
+    args = sys.argv[1:] if argv is None else argv
+    help_texts = {"train": TRAIN, "evaluate": EVALUATE, "reproduce": REPRODUCE, "bench": BENCH}
+    if not args or args[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0
+    command, rest = args[0], args[1:]
+    if command in help_texts and any(a in ("-h", "--help") for a in rest):
+        print(help_texts[command], end="")
+        return 0
+    if command == "--version":
+        from jaxvff import __version__
+
+        print(__version__)
+        return 0
+    if command not in help_texts:
+        return _fail(f"unknown command {command!r}; choose one of {', '.join(help_texts)}")
+    if bad := [a for a in rest if "=" not in a and not (command == "reproduce" and a == rest[0])]:
+        return _fail(f"{bad[0]!r} is no key=value; see jaxvff {command} --help")
+    return _run(command, rest)
+
+
+def _run(command: str, rest: list[str]) -> int:
+    from jaxvff.types import UserError
+
+    try:
+        from jaxvff import commands, sharding
+
+        sharding.use_all_cores()
+        return int(commands.COMMANDS[command](rest))
+    except UserError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        print("jaxvff: stopped; what was written is kept", file=sys.stderr)
+        return 130
+    except OSError as error:
+        name = f" ({Path(error.filename)})" if error.filename else ""
+        return _fail(f"{error.strerror or error}{name}; results written before are kept", code=1)
+
+
+def _fail(message: str, code: int = 2) -> int:
+    print(f"jaxvff: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,170 @@
+"""What each command of the command line does; a function per command, returning the exit code."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from jaxvff import bench, checkpoint, experiment, plots, sharding, show, table1, train
+from jaxvff.experiment import Group, Result
+from jaxvff.log import write_json
+from jaxvff.types import UserError
+
+
+def _train(overrides: list[str]) -> int:
+    """Train, or resume, and show the results."""
+    extra, options = take(overrides, "resume")
+    if "resume" in options:
+        folder = Path(options["resume"])
+        _, groups = experiment.old_run(folder, "train", extra)
+    else:
+        folder, groups = experiment.new_run(extra)
+    console = Console()
+    results, complete = _execute(console, folder, groups, resume="resume" in options)
+    records = write_results(folder, results)
+    show.print_results(console, records)
+    return _closing(console, folder, complete, "train")
+
+
+def _evaluate(overrides: list[str]) -> int:
+    """Greedy evaluation of every lane of a run, from its newest checkpoint."""
+    rest, options = take(overrides, "run")
+    if "run" not in options or rest:
+        raise UserError("evaluate takes run=<run folder> and nothing else")
+    folder, console = Path(options["run"]), Console()
+    _, groups = experiment.old_run(folder)
+    records = []
+    for index, group in enumerate(groups):
+        records += [show.record(r) for r in _restored(experiment.group_folder(folder, groups, index), group)]
+    show.print_results(console, records)
+    return 0
+
+
+def _reproduce(overrides: list[str]) -> int:
+    """A table or figure of the paper, by name."""
+    if not overrides or overrides[0] != "table1":
+        what = overrides[0] if overrides else "nothing"
+        raise UserError(f"cannot reproduce {what!r}; choose one of table1")
+    extra, options = take(overrides[1:], "resume")
+    if "resume" in options:
+        folder = Path(options["resume"])
+        _, groups = experiment.old_run(folder, "reproduce table1", extra)
+    else:
+        folder, groups = experiment.new_run(table1.overrides(extra), "reproduce table1")
+    console, began = Console(), time.perf_counter()
+    results, complete = _execute(console, folder, groups, resume="resume" in options)
+    records = write_results(folder, results)
+    if complete:
+        summary = table1.summary(records, time.perf_counter() - began)
+        write_json(folder / "table1.json", summary)
+        table1.plot(summary, folder / "table1.png")
+        console.print(table1.terminal(summary))
+    return _closing(console, folder, complete, "reproduce table1")
+
+
+def _bench(overrides: list[str]) -> int:
+    """Throughput of the compiled program on this machine."""
+    extra, options = take(overrides, "lanes", "seconds")
+    try:
+        lanes = [int(n) for n in yaml.safe_load(options.get("lanes", "[1, 64, 512]"))]
+        seconds = float(options.get("seconds", 5))
+    except (TypeError, ValueError) as error:
+        raise UserError("write lanes=[1,64,512] and seconds=5") from error
+    if any(n < 1 for n in lanes) or not seconds > 0:
+        raise UserError(f"lanes={lanes} and seconds={seconds} must be above 0")
+    console = Console()
+    rows = [bench.measure([*extra, f"seeds={n}"], seconds) for n in lanes]
+    console.print(bench.terminal(rows))
+    return 0
+
+
+def take(overrides: list[str], *keys: str) -> tuple[list[str], dict[str, str]]:
+    """Split what is no config key off the overrides: `(the rest, {key: value})`."""
+    rest = [o for o in overrides if o.split("=", 1)[0] not in keys]
+    pairs = (o.split("=", 1) for o in overrides if o not in rest)
+    return rest, {key: value for key, value in pairs}
+
+
+def write_results(folder: Path, results: list[Result]) -> list[dict[str, Any]]:
+    """table.json, table.png and curves.png, for what was trained."""
+    records = [show.record(r) for r in results]
+    if records:
+        write_json(folder / "table.json", {"machine": show.machine(), "results": records})
+        if "rates" in records[0]:
+            plots.learned_tables(records, folder / "table.png")
+    for place in dict.fromkeys(r.folder for r in results):
+        mine = [rec for rec, r in zip(records, results, strict=True) if r.folder == place]
+        plots.learning_curves(mine, place, place / "curves.png")
+    return records
+
+
+def _execute(
+    console: Console, folder: Path, groups: list[Group], resume: bool
+) -> tuple[list[Result], bool]:
+    """Run all groups under a progress bar; the results, and whether all of it is done."""
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[speed]}"), TimeElapsedColumn(), TextColumn("left"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    results: list[Result] = []
+    with experiment.interruptible() as stopped, Progress(*columns, console=console) as bar:
+        # A task per group: methods differ in speed, so one bar could not tell the time left.
+        total = sum(g.n_lanes * g.config.total_steps for g in groups)
+        task = bar.add_task("compiling", total=total, speed="")
+        done, clock = 0, {}
+
+        def on_progress(group: Group, steps: int) -> None:
+            first_steps, first_time = clock.setdefault(group.name, (steps, time.perf_counter()))
+            elapsed = time.perf_counter() - first_time
+            rate = group.n_lanes * (steps - first_steps) / elapsed if elapsed > 0.1 else 0
+            speed = f"{rate:,.0f} seed-steps/s" if rate else ""
+            bar.update(task, completed=done + group.n_lanes * steps, description=group.name, speed=speed)
+
+        run = experiment.execute(
+            folder, groups, resume=resume, stop_early=stopped, on_progress=on_progress
+        )
+        for group, finished in zip(groups, run, strict=False):
+            results += finished
+            done += group.n_lanes * group.config.total_steps
+            bar.update(task, completed=done)
+    complete = len(results) == sum(len(g.values) for g in groups) and all(
+        r.step >= r.value.config.n_iterations * r.value.config.steps_per_iteration for r in results
+    )
+    return results, complete
+
+
+def _closing(console: Console, folder: Path, complete: bool, command: str) -> int:
+    if complete:
+        console.print(f"results: {folder}", soft_wrap=True)
+        return 0
+    console.print(f"interrupted; continue with: jaxvff {command} resume={folder}", soft_wrap=True)
+    return 130
+
+
+def _restored(folder: Path, group: Group) -> list[Result]:
+    saved = checkpoint.latest(folder / "checkpoint")
+    if saved is None:
+        raise UserError(f"{folder} has no checkpoint yet; wait for one or train again")
+    program = train.program(group.config, group.values[0].env, group.n_lanes)
+    lane = sharding.place(group.lanes(), program.mesh)
+    iteration, carry = checkpoint.restore(saved, jax.eval_shape(program.init, lane))
+    carry = sharding.place(carry, program.mesh)
+    began = time.perf_counter()
+    metrics = train.report_metrics(program, carry, lane, iteration, iteration)
+    return experiment.results(group, folder, iteration, metrics, 0.0, time.perf_counter() - began)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": _train,
+    "evaluate": _evaluate,
+    "reproduce": _reproduce,
+    "bench": _bench,
+}

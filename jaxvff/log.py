@@ -1,0 +1,70 @@
+"""Where results go: files that are written whole or line by line, and the terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def plain(x: Any) -> Any:
+    """Arrays and NumPy scalars as JSON values; what is not finite as null."""
+    if isinstance(x, dict):
+        return {str(k): plain(v) for k, v in x.items()}
+    if isinstance(x, (list, tuple)):
+        return [plain(v) for v in x]
+    if hasattr(x, "tolist"):
+        return plain(np.asarray(x).tolist())
+    if isinstance(x, float):
+        return float(f"{x:.7g}") if math.isfinite(x) else None
+    return x
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON whole or not at all; what is not finite becomes null."""
+    write_text(path, json.dumps(plain(value), indent=1) + "\n")
+
+
+class JsonLines:
+    """A file of one JSON object a line, flushed at every line.
+
+    When a run resumes, lines after the step of its checkpoint are dropped first, so that the
+    file is the same as without the interruption.
+    """
+
+    def __init__(self, path: Path, resume_step: int | None = None) -> None:
+        """Open `path`; with `resume_step`, keep its lines up to that step."""
+        if resume_step is not None and path.exists():
+            write_text(path, "".join(self._kept(path, resume_step)))
+        self._file = path.open("a" if resume_step is not None else "w")
+
+    @staticmethod
+    def _kept(path: Path, step: int) -> list[str]:
+        kept = []
+        for line in path.read_text().splitlines(keepends=True):
+            try:
+                if line.endswith("\n") and json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except ValueError:
+                break  # a line that a crash cut: it is after the checkpoint
+        return kept
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Append one record."""
+        self._file.write(json.dumps(plain(record)) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()

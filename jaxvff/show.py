@@ -1,0 +1,160 @@
+"""Results for people: tables in the terminal, PNGs, and the JSON that both are made from."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.columns import Columns
+from rich.console import Console, Group
+from rich.table import Table
+from rich.text import Text
+
+from jaxvff import payoff
+from jaxvff.experiment import METRICS_FILE, Result
+from jaxvff.log import plain
+
+LETTERS = "ABCDEFGH"
+GRID_ACTIONS = len(LETTERS)  # a game of two agents with more actions is shown as a list
+RATES = {"fit": "fit < 0.1", "optimal": "greedy-optimal", "both": "both"}
+
+
+def record(result: Result) -> dict[str, Any]:
+    """Everything that is reported of one sweep value, as JSON values."""
+    one, metrics = result.value.config, result.metrics
+    out = {
+        "sweep": result.value.label,
+        "method": one.method["name"],
+        "env": one.env,
+        "steps": result.step,
+        "seed": list(range(one.seed, one.seed + one.seeds)),
+        "timing": {
+            "compile_s": round(result.compile_s, 2),
+            "wall_s": round(result.wall_s, 2),
+            "lanes_in_program": result.lanes,
+        },
+        "test_return": metrics["test_return"],
+    }
+    if "q_tot" in metrics:
+        median = payoff.median_seed(metrics["max_error"])
+        out |= {
+            "rates": {k: payoff.wilson(int(metrics[k].sum()), one.seeds)._asdict() for k in RATES},
+            "payoff": np.asarray(result.value.env.params),
+            "median_seed": {
+                "seed": one.seed + median,
+                "q_tot": metrics["q_tot"][median],
+                "utilities": metrics["utilities"][median],
+            },
+            "per_seed": {k: metrics[k] for k in ("max_error", *RATES)},
+        }
+    return plain(out)
+
+
+def machine() -> dict[str, Any]:
+    """Where the figures come from: versions, devices, and the memory peak of this process."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {
+        "jax": jax.__version__,
+        "python": sys.version.split()[0],
+        "device": jax.devices()[0].device_kind,
+        "n_devices": jax.device_count(),
+        "peak_rss_mb": round(peak / (1024 if sys.platform == "linux" else 1024**2)),
+    }
+
+
+def print_results(console: Console, records: list[dict[str, Any]]) -> None:
+    """The learned tables (for up to three sweep values) and the rates of all."""
+    games = [r for r in records if "rates" in r]
+    for r in games[:3]:
+        console.print(learned_table(r))
+    if games:
+        console.print(rates_table(games))
+    for r in records[len(games) :]:
+        console.print(f"{title(r)}: test return {np.nanmean(r['test_return']):.3g}")
+
+
+def title(r: dict[str, Any]) -> str:
+    """The method, the game, and the sweep's label."""
+    game = r["env"].get("game") or r["env"].get("file") or "payoff"
+    label = ", ".join(f"{k}={v}" for k, v in r["sweep"].items() if k not in ("method", "env"))
+    return f"{r['method']} on {r['env']['kind']}/{game}" + (f", {label}" if label else "")
+
+
+def rates_table(records: list[dict[str, Any]]) -> Table:
+    """The shares of seeds with their intervals, a row per sweep value."""
+    table = Table(title="Share of seeds, with 95 % Wilson interval")
+    table.add_column("run")
+    for name in RATES.values():
+        table.add_column(name, justify="right")
+    table.add_column("seeds", justify="right")
+    for r in records:
+        table.add_row(title(r), *(rate_text(r["rates"][k]) for k in RATES), str(len(r["seed"])))
+    return table
+
+
+def rate_text(rate: dict[str, Any]) -> str:
+    """0.44 [0.28, 0.61]."""
+    return f"{rate['rate']:.2f} \\[{rate['low']:.2f}, {rate['high']:.2f}]"
+
+
+def learned_table(r: dict[str, Any]) -> Group:
+    """The true table beside the learned one of the median seed, as in the paper's Table 1."""
+    true, median = np.array(r["payoff"], float), r["median_seed"]
+    learned = np.array(median["q_tot"], float)  # null becomes NaN
+    utilities = np.array(median["utilities"], float)
+    head = Text(f"{title(r)}: seed {median['seed']}, the median by largest error", style="bold")
+    if true.ndim == 2 and true.shape[0] <= GRID_ACTIONS:
+        left = _grid("true payoff", true, None)
+        right = _grid("learned Q_tot (utilities on the margins)", learned, utilities)
+        return Group(head, Columns([left, right], padding=(0, 4)))
+    return Group(head, _joint_actions(true, learned, utilities))
+
+
+def _grid(name: str, values: np.ndarray, utilities: np.ndarray | None) -> Table:
+    def margin(agent: int, action: int) -> str:
+        value = "" if utilities is None else f"({utilities[agent, action]:.1f})"
+        return LETTERS[action] + value
+
+    best = _greedy(utilities) if utilities is not None else _greedy_cell(values)
+    corner = r"u1 \ u2" if utilities is None else r"Q1 \ Q2"
+    table = Table(title=name, title_justify="left")
+    table.add_column(corner)
+    for j in range(values.shape[1]):
+        table.add_column(margin(1, j), justify="right")
+    for i, row in enumerate(values):
+        cells = [f"{x:.1f}" for x in row + 0.0]
+        cells = [f"[bold green]{c}[/]" if (i, j) == best else c for j, c in enumerate(cells)]
+        table.add_row(margin(0, i), *cells)
+    table.caption = "green: " + ("largest payoff" if utilities is None else "greedy joint action")
+    return table
+
+
+def _joint_actions(true: np.ndarray, learned: np.ndarray, utilities: np.ndarray) -> Table:
+    order = np.argsort(-true, axis=None)[:8]
+    cells = [np.unravel_index(i, true.shape) for i in order]
+    greedy = _greedy(utilities)
+    table = Table(title="largest payoffs, then the greedy joint action")
+    for name in ("joint action", "true", "learned"):
+        table.add_column(name, justify="right")
+    for cell in [*cells, greedy]:
+        name = " ".join(map(str, map(int, cell)))
+        table.add_row(name, f"{true[cell]:.2f}", f"{learned[cell]:.2f}")
+    return table
+
+
+def _greedy(utilities: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.argmax(utilities, axis=-1))
+
+
+def _greedy_cell(values: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(np.argmax(values), values.shape))
+
+
+def curves(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file."""
+    return [json.loads(line) for line in (folder / METRICS_FILE).read_text().splitlines()]

@@ -1,0 +1,126 @@
+"""The paper's Table 1, over many seeds and more methods, its own numbers beside ours."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from matplotlib import pyplot as plt
+from rich.console import Group
+from rich.table import Table
+
+from jaxvff import plots, show
+
+# Table 1 of the paper: (utilities of agent 1, of agent 2, Q_tot); one run each, no rates given.
+PAPER: dict[tuple[str, str], dict[str, list]] = {
+    ("nmqmix", "a"): {
+        "utilities": [[8.1, -4.3, -4.3], [7.4, -4.0, -4.1]],
+        "q_tot": [[12.0, -12.0, -12.0], [-12.0, 0.0, 0.0], [-12.0, 0.0, 0.0]],
+    },
+    ("qmix", "a"): {
+        "utilities": [[-5.3, 0.1, 0.1], [-5.2, 0.1, 0.1]],
+        "q_tot": [[-12.0, -12.0, -12.0], [-12.0, 0.0, -0.1], [-12.0, -0.0, -0.0]],
+    },
+    ("nmqmix", "b"): {
+        "utilities": [[6.2, -4.4, 1.7], [6.0, -3.7, 2.5]],
+        "q_tot": [[12.0, 0.0, 10.0], [0.0, 0.0, 10.0], [10.0, 10.0, 10.0]],
+    },
+    ("qmix", "b"): {
+        "utilities": [[-0.6, -0.6, 0.5], [-0.6, -0.6, 0.5]],
+        "q_tot": [[0.1, 0.1, 4.1], [0.1, 0.1, 4.1], [5.6, 5.6, 10.0]],
+    },
+}
+
+
+def overrides(extra: list[str]) -> list[str]:
+    """The overrides of the preset, then the user's; a sweep of the user's replaces ours."""
+    preset = yaml.safe_load(resources.files("jaxvff.configs").joinpath("reproduce/table1.yaml").read_text())
+    mine = {text.split("=", 1)[0] for text in extra}
+    return [text for text in preset["overrides"] if text.split("=", 1)[0] not in mine] + extra
+
+
+def summary(records: list[dict[str, Any]], wall_s: float) -> dict[str, Any]:
+    """What table1.json holds: our records, the paper's numbers, machine and time."""
+    for r in records:
+        r["paper"] = PAPER.get((r["method"], r["env"]["game"]))
+    return {"machine": show.machine(), "wall_s": round(wall_s, 1), "results": records}
+
+
+def terminal(summary: dict[str, Any]) -> Group:
+    """Rates by method and game, and what the paper's single runs show."""
+    table = Table(
+        title=f"Table 1 over {len(summary['results'][0]['seed'])} seeds: share of seeds, 95 % Wilson"
+    )
+    for name in ("method", "game", *show.RATES.values(), "median error", "paper: fits, optimal"):
+        table.add_column(name, justify="left" if name in ("method", "game") else "right")
+    for r in summary["results"]:
+        error = np.median([np.inf if x is None else x for x in r["per_seed"]["max_error"]])
+        table.add_row(
+            r["method"],
+            r["env"]["game"].upper(),
+            *(show.rate_text(r["rates"][k]) for k in show.RATES),
+            f"{error:.3g}",
+            _paper_says(r),
+        )
+    m = summary["machine"]
+    compile_s = sum(t for t in {r["method"]: r["timing"]["compile_s"] for r in summary["results"]}.values())
+    note = (
+        f"{summary['wall_s']:.0f} s in all, {compile_s:.0f} s of it compiling; peak memory "
+        f"{m['peak_rss_mb']} MB; {m['n_devices']} x {m['device']}; jax {m['jax']}"
+    )
+    return Group(table, note)
+
+
+def _paper_says(r: dict[str, Any]) -> str:
+    if not r["paper"]:
+        return "not given"
+    true, q_tot = np.array(r["payoff"]), np.array(r["paper"]["q_tot"])
+    greedy = tuple(np.argmax(r["paper"]["utilities"], axis=1))
+    fits = np.abs(true - q_tot).max() < 0.1
+    return f"{'yes' if fits else 'no'}, {'yes' if true[greedy] == true.max() else 'no'}"
+
+
+def plot(summary: dict[str, Any], path: Path) -> None:
+    """Rates with intervals above, the median seeds' tables below, the paper's underneath."""
+    results = summary["results"]
+    games = list(dict.fromkeys(r["env"]["game"] for r in results))
+    methods = list(dict.fromkeys(r["method"] for r in results))
+    rows = 2 + len(games)
+    figure = plt.figure(figsize=(2.35 * len(methods), 2.5 * rows + 1), layout="constrained")
+    grid = figure.add_gridspec(rows, len(methods) * 2)
+    for k, game in enumerate(games):
+        half = len(methods)
+        ax = figure.add_subplot(grid[0, k * half : (k + 1) * half])
+        _rates(ax, [r for r in results if r["env"]["game"] == game], game)
+        for i, r in enumerate(r for r in results if r["env"]["game"] == game):
+            ax = figure.add_subplot(grid[1 + k, 2 * i : 2 * i + 2])
+            median = r["median_seed"]
+            name = f"{r['method']}, game {game.upper()}, seed {median['seed']}"
+            _table(ax, r, median, name)
+    printed = [r for r in results if r["paper"]]
+    for i, r in enumerate(printed):
+        ax = figure.add_subplot(grid[rows - 1, 2 * i : 2 * i + 2])
+        _table(ax, r, r["paper"], f"paper: {r['method']}, game {r['env']['game'].upper()}")
+    plots.save(figure, path)
+
+
+def _table(ax: plt.Axes, r: dict[str, Any], what: dict[str, Any], name: str) -> None:
+    values, utilities = np.array(what["q_tot"], float), np.array(what["utilities"], float)
+    plots.heat_map(ax, values, utilities, name, np.array(r["payoff"], float))
+
+
+def _rates(ax: plt.Axes, results: list[dict[str, Any]], game: str) -> None:
+    for k, (key, name) in enumerate(show.RATES.items()):
+        rate = np.array([r["rates"][key]["rate"] for r in results])
+        low = np.array([r["rates"][key]["low"] for r in results])
+        high = np.array([r["rates"][key]["high"] for r in results])
+        x = np.arange(len(results)) + 0.27 * (k - 1)
+        error = np.clip([rate - low, high - rate], 0, None)
+        ax.bar(x, rate, 0.25, label=name, yerr=error, capsize=2, error_kw={"lw": 1})
+    n = len(results[0]["seed"])
+    ax.set_xticks(range(len(results)), [r["method"] for r in results])
+    ax.set(title=f"Game {game.upper()}: share of {n} seeds, 95 % Wilson interval", ylim=(0, 1.02))
+    ax.legend(fontsize=8)
