@@ -56,10 +56,10 @@ def heat_map(
     axes.imshow(np.nan_to_num(values), cmap="RdBu", vmin=-span, vmax=span)
     for (i, j), x in np.ndenumerate(values):
         dark = abs(np.nan_to_num(x)) > 0.6 * span
-        axes.text(j, i, f"{x + 0.0:.1f}", ha="center", va="center", color="w" if dark else "k")
+        axes.text(j, i, show.number(x), ha="center", va="center", color="w" if dark else "k")
     for axis, agent in ((axes.yaxis, 0), (axes.xaxis, 1)):
         labels = [
-            show.LETTERS[k] if utilities is None else f"{show.LETTERS[k]} ({utilities[agent, k]:.1f})"
+            show.LETTERS[k] if utilities is None else f"{show.LETTERS[k]} ({show.number(utilities[agent, k])})"
             for k in range(len(values))
         ]
         axis.set_ticks(range(len(values)), labels)

@@ -117,7 +117,7 @@ def learned_table(r: dict[str, Any]) -> Group:
 
 def _grid(name: str, values: np.ndarray, utilities: np.ndarray | None) -> Table:
     def margin(agent: int, action: int) -> str:
-        value = "" if utilities is None else f"({utilities[agent, action]:.1f})"
+        value = "" if utilities is None else f"({number(utilities[agent, action])})"
         return LETTERS[action] + value
 
     best = _greedy(utilities) if utilities is not None else _greedy_cell(values)
@@ -127,11 +127,16 @@ def _grid(name: str, values: np.ndarray, utilities: np.ndarray | None) -> Table:
     for j in range(values.shape[1]):
         table.add_column(margin(1, j), justify="right")
     for i, row in enumerate(values):
-        cells = [f"{x:.1f}" for x in row + 0.0]
+        cells = [number(x) for x in row]
         cells = [f"[bold green]{c}[/]" if (i, j) == best else c for j, c in enumerate(cells)]
         table.add_row(margin(0, i), *cells)
     table.caption = "green: " + ("largest payoff" if utilities is None else "greedy joint action")
     return table
+
+
+def number(x: float) -> str:
+    """One decimal, and no minus sign before a zero."""
+    return f"{round(float(x), 1) + 0.0:.1f}"
 
 
 def _joint_actions(true: np.ndarray, learned: np.ndarray, utilities: np.ndarray) -> Table:
