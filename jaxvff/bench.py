@@ -11,18 +11,17 @@ from rich.table import Table
 from jaxvff import experiment, replay, sharding, train
 
 
-def measure(overrides: list[str], seconds: float = 5.0) -> dict[str, Any]:
+def measure(group: experiment.Group, seconds: float = 5.0) -> dict[str, Any]:
     """Time one group of lanes: init and compile apart from the steady state.
 
     Args:
-      overrides: as for train; no sweep that takes several programs.
+      group: from experiment.plan.
       seconds: least length of the steady state that is timed, after a warm-up in which learning
         has started.
 
     Returns:
       lanes, init_s, compile_s, seed_steps_per_s, state_bytes and replay_bytes (of one lane).
     """
-    group = experiment.plan(overrides)[0]
     one = group.config
     program = train.program(one, group.values[0].env, group.n_lanes)
     lane = sharding.place(group.lanes(), program.mesh)
@@ -30,7 +29,7 @@ def measure(overrides: list[str], seconds: float = 5.0) -> dict[str, Any]:
     carry = jax.block_until_ready(program.init(lane))
     init_s = time.perf_counter() - began
     began = time.perf_counter()
-    advance = program.advance.lower((carry, lane), 0, 1).compile()  # type: ignore[attr-defined]
+    advance = program.advance.lower(carry, lane, 0, 1).compile()  # type: ignore[attr-defined]
     compile_s = time.perf_counter() - began
     sizes = {
         "state_bytes": replay.nbytes(carry.state._replace(key=())) // group.n_lanes,
@@ -39,7 +38,7 @@ def measure(overrides: list[str], seconds: float = 5.0) -> dict[str, Any]:
 
     def go(start: int, n: int) -> tuple[Any, float]:
         began = time.perf_counter()
-        out = jax.block_until_ready(advance((carry, lane), start, start + n))
+        out = jax.block_until_ready(advance(carry, lane, start, start + n))
         return out, time.perf_counter() - began
 
     # Past the start of learning, then chunks that double until one is long enough to trust.
@@ -63,7 +62,15 @@ def measure(overrides: list[str], seconds: float = 5.0) -> dict[str, Any]:
 def terminal(rows: list[dict[str, Any]]) -> Table:
     """The measurements as a table."""
     table = Table(title="one iteration = collect, store, sample, one gradient step")
-    names = ("method", "lanes", "init s", "compile s", "seed-steps/s", "bytes/seed", "of them replay")
+    names = (
+        "method",
+        "lanes",
+        "init s",
+        "compile s",
+        "seed-steps/s",
+        "bytes/seed",
+        "of them replay",
+    )
     for name in names:
         table.add_column(name, justify="right")
     for r in rows:
@@ -72,5 +79,3 @@ def terminal(rows: list[dict[str, Any]]) -> Table:
             f"{r['seed_steps_per_s']:,.0f}", f"{r['state_bytes']:,}", f"{r['replay_bytes']:,}",
         )  # fmt: skip
     return table
-
-

@@ -67,7 +67,9 @@ def restore(path: Path, like: Any) -> tuple[int, Any]:
         raise UserError(f"checkpoint {path} has no readable {MANIFEST}; {remedy}") from error
     for name, digest in _digests(path).items() | digests.items():
         if digests.get(name) != digest:
-            raise UserError(f"checkpoint {path} is damaged: {name} is not as it was saved; {remedy}")
+            raise UserError(
+                f"checkpoint {path} is damaged: {name} is not as it was saved; {remedy}"
+            )
     if missing := digests.keys() - _digests(path).keys():
         raise UserError(f"checkpoint {path} is damaged: {min(missing)} is missing; {remedy}")
     here = layout(like)
@@ -111,4 +113,6 @@ def _from_arrays(arrays: dict[str, Any], like: Any) -> Any:
 
 def _digests(path: Path) -> dict[str, str]:
     files = sorted(p for p in path.rglob("*") if p.is_file() and p.name != MANIFEST)
-    return {p.relative_to(path).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    return {
+        p.relative_to(path).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
+    }

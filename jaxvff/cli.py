@@ -67,7 +67,7 @@ usage: jaxvff reproduce table1 [key=value ...]
 
 Trains NM-QMIX, QMIX, VDN, QPLEX, QTRAN, Qatten, CW-QMIX and OW-QMIX on Games A and B for 256 seeds
 each and prints rates with intervals, the paper's own table beside them. Writes table1.json and
-table1.png into the run folder (run_dir=). Keys as for train, for instance seeds=32 for a quick look.
+table1.png into the run folder (run_dir=). Keys as for train; seeds=32 gives a quick look.
 """
 
 BENCH = """\

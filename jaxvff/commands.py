@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -42,7 +41,9 @@ def _evaluate(overrides: list[str]) -> int:
     _, groups = experiment.old_run(folder)
     records = []
     for index, group in enumerate(groups):
-        records += [show.record(r) for r in _restored(experiment.group_folder(folder, groups, index), group)]
+        records += [
+            show.record(r) for r in _restored(experiment.group_folder(folder, groups, index), group)
+        ]
     show.print_results(console, records)
     return 0
 
@@ -80,7 +81,8 @@ def _bench(overrides: list[str]) -> int:
     if any(n < 1 for n in lanes) or not seconds > 0:
         raise UserError(f"lanes={lanes} and seconds={seconds} must be above 0")
     console = Console()
-    rows = [bench.measure([*extra, f"seeds={n}"], seconds) for n in lanes]
+    plans = [experiment.plan([*extra, f"seeds={n}"]) for n in lanes]
+    rows = [bench.measure(group, seconds) for groups in plans for group in groups]
     console.print(bench.terminal(rows))
     return 0
 
@@ -88,8 +90,7 @@ def _bench(overrides: list[str]) -> int:
 def take(overrides: list[str], *keys: str) -> tuple[list[str], dict[str, str]]:
     """Split what is no config key off the overrides: `(the rest, {key: value})`."""
     rest = [o for o in overrides if o.split("=", 1)[0] not in keys]
-    pairs = (o.split("=", 1) for o in overrides if o not in rest)
-    return rest, {key: value for key, value in pairs}
+    return rest, dict(o.split("=", 1) for o in overrides if o not in rest)
 
 
 def write_results(folder: Path, results: list[Result]) -> list[dict[str, Any]]:
@@ -119,14 +120,17 @@ def _execute(
         # A task per group: methods differ in speed, so one bar could not tell the time left.
         total = sum(g.n_lanes * g.config.total_steps for g in groups)
         task = bar.add_task("compiling", total=total, speed="")
-        done, clock = 0, {}
+        done = 0
+        clock: dict[str, tuple[int, float]] = {}
 
         def on_progress(group: Group, steps: int) -> None:
             first_steps, first_time = clock.setdefault(group.name, (steps, time.perf_counter()))
             elapsed = time.perf_counter() - first_time
             rate = group.n_lanes * (steps - first_steps) / elapsed if elapsed > 0.1 else 0
             speed = f"{rate:,.0f} seed-steps/s" if rate else ""
-            bar.update(task, completed=done + group.n_lanes * steps, description=group.name, speed=speed)
+            bar.update(
+                task, completed=done + group.n_lanes * steps, description=group.name, speed=speed
+            )
 
         run = experiment.execute(
             folder, groups, resume=resume, stop_early=stopped, on_progress=on_progress
@@ -150,13 +154,12 @@ def _closing(console: Console, folder: Path, complete: bool, command: str) -> in
 
 
 def _restored(folder: Path, group: Group) -> list[Result]:
-    saved = checkpoint.latest(folder / "checkpoint")
+    saved = checkpoint.latest(folder / experiment.CHECKPOINTS)
     if saved is None:
         raise UserError(f"{folder} has no checkpoint yet; wait for one or train again")
     program = train.program(group.config, group.values[0].env, group.n_lanes)
     lane = sharding.place(group.lanes(), program.mesh)
-    iteration, carry = checkpoint.restore(saved, jax.eval_shape(program.init, lane))
-    carry = sharding.place(carry, program.mesh)
+    iteration, carry = experiment.restored(saved, program, lane)
     began = time.perf_counter()
     metrics = train.report_metrics(program, carry, lane, iteration, iteration)
     return experiment.results(group, folder, iteration, metrics, 0.0, time.perf_counter() - began)

@@ -131,7 +131,7 @@ class Config:
 
     def static(self) -> Config:
         """This config without its traced fields: equal ones share one compiled program."""
-        defaults = {f.name: f.default for f in dataclasses.fields(self)}
+        defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(self)}
         return dataclasses.replace(self, seed=0, **{name: defaults[name] for name in Hyper._fields})
 
 

@@ -28,7 +28,7 @@ from jaxvff.log import JsonLines, write_text
 from jaxvff.options import bind_env
 from jaxvff.types import Env, UserError
 
-RUN_FILE, METRICS_FILE = "run.yaml", "metrics.jsonl"
+RUN_FILE, METRICS_FILE, CHECKPOINTS = "run.yaml", "metrics.jsonl", "checkpoint"
 
 
 class Value(NamedTuple):
@@ -99,8 +99,10 @@ def plan(overrides: list[str]) -> list[Group]:
       UserError: anything wrong in the overrides; nothing has compiled.
     """
     fixed, sweeps = split_sweeps(overrides)
-    grid = [dict(zip(sweeps, values, strict=True)) for values in itertools.product(*sweeps.values())]
-    base: dict[str, Any] = {}
+    grid = [
+        dict(zip(sweeps, values, strict=True)) for values in itertools.product(*sweeps.values())
+    ]
+    base: dict[Any, dict[str, Any]] = {}
     groups: dict[Any, list[Value]] = {}
     for label in grid:
         composed = {k: v for k, v in label.items() if k in ("env", "method")}
@@ -275,35 +277,42 @@ def _train_group(
     write_text(folder / "config.yaml", config.to_yaml(one))
     program = train.program(one, group.values[0].env, group.n_lanes)
     lane = sharding.place(group.lanes(), program.mesh)
-    start, carry, saved = 0, None, checkpoint.latest(folder / "checkpoint") if resume else None
-    if saved:
-        start, carry = checkpoint.restore(saved, jax.eval_shape(program.init, lane))
-        carry = sharding.place(carry, program.mesh)
-    else:
-        carry = jax.block_until_ready(program.init(lane))
+    saved = checkpoint.latest(folder / CHECKPOINTS) if resume else None
+    start, carry = restored(saved, program, lane) if saved else (0, program.init(lane))
     program, compile_s = _compile(program, carry, lane, start)
     lines = JsonLines(folder / METRICS_FILE, start * one.steps_per_iteration if saved else None)
+    run = train.run(
+        program,
+        carry,
+        lane,
+        start,
+        stop_early=stop_early,
+        on_progress=lambda i: on_progress(group, i * one.steps_per_iteration),
+    )
+    interval = one.iterations(one.checkpoint_interval)
     metrics: dict[str, np.ndarray] = {}
-    every, iteration = one.iterations(one.checkpoint_interval), start
-    last_saved = start
+    iteration, last_saved, latest = start, start, carry  # the run donates `carry`, if it runs
     try:
-        for iteration, carry, report in train.run(
-            program, carry, lane, start, stop_early=stop_early,
-            on_progress=lambda i: on_progress(group, i * one.steps_per_iteration),
-        ):
+        for iteration, latest, report in run:
             if report is not None:
                 metrics = report.metrics
                 _write_lines(lines, group, report)
-            if one.checkpoint_interval and iteration - last_saved >= every:
+            if one.checkpoint_interval and iteration - last_saved >= interval:
+                checkpoint.save(folder / CHECKPOINTS, iteration, latest)
                 last_saved = iteration
-                checkpoint.save(folder / "checkpoint", iteration, carry)
+        if iteration > last_saved:
+            checkpoint.save(folder / CHECKPOINTS, iteration, latest)
+        if not metrics:  # interrupted before the first report, or already complete
+            metrics = train.report_metrics(program, latest, lane, iteration, iteration)
     finally:
         lines.close()
-    if last_saved != iteration or not saved:
-        checkpoint.save(folder / "checkpoint", iteration, carry)
-    if not metrics:  # interrupted before a report, or resumed at the end
-        metrics = train.report_metrics(program, carry, lane, iteration, iteration)
     return results(group, folder, iteration, metrics, compile_s, time.perf_counter() - began)
+
+
+def restored(saved: Path, program: train.Program, lane: train.Lane) -> tuple[int, train.Carry]:
+    """The iteration and the carry of a checkpoint, on the program's devices."""
+    iteration, carry = checkpoint.restore(saved, jax.eval_shape(program.init, lane))
+    return iteration, sharding.place(carry, program.mesh)
 
 
 def group_folder(folder: Path, groups: list[Group], index: int) -> Path:
@@ -342,7 +351,7 @@ def _compile(
     if start >= program.config.n_iterations:
         return program, 0.0
     began = time.perf_counter()
-    compiled = program.advance.lower((carry, lane), 0, 1).compile()  # type: ignore[attr-defined]
+    compiled = program.advance.lower(carry, lane, 0, 1).compile()  # type: ignore[attr-defined]
     return program._replace(advance=compiled), time.perf_counter() - began
 
 

@@ -21,7 +21,7 @@ def greedy(q: Array, avail: Array) -> Array:
 
 
 def linear_epsilon(hyper: Hyper, step: Array) -> Array:
-    """ε after `step` env steps: linear from start to end, then constant (traced, unlike optax's)."""
+    """ε after `step` env steps: linear from start to end, then constant (all traced)."""
     progress = jnp.clip(step / jnp.maximum(hyper.epsilon_steps, 1), 0.0, 1.0)
     return hyper.epsilon_start + progress * (hyper.epsilon_end - hyper.epsilon_start)
 

@@ -11,7 +11,7 @@ import optax
 
 from jaxvff import replay
 from jaxvff.config import Config
-from jaxvff.losses import Loss, Model
+from jaxvff.losses import Loss, Model, Values, joint_steps
 from jaxvff.methods import METHODS
 from jaxvff.nets import UTILITIES, Utility
 from jaxvff.options import bind_loss, bind_mixer
@@ -38,7 +38,7 @@ class Learner(NamedTuple):
 
 def make_model(config: Config, env: Env) -> Model:
     """The networks and target rules that a config asks for."""
-    net = UTILITIES[config.utility](env.spec.n_actions, config.hidden_dim)  # type: ignore[call-arg]
+    net = UTILITIES[config.utility](env.spec.n_actions, config.hidden_dim)
     utility = Utility(
         net, env.spec, config.hidden_dim, config.shared, config.agent_id, config.last_action
     )
@@ -100,7 +100,10 @@ def make(config: Config, env: Env) -> Learner:
 
         # The replay stays outside of the branches: what a cond returns, it may copy.
         learned, metrics = jax.lax.cond(
-            iteration >= first, lambda s: _without_replay(updates, s), lambda s: _without_replay(skip, s), state
+            iteration >= first,
+            lambda s: _without_replay(updates, s),
+            lambda s: _without_replay(skip, s),
+            state,
         )
         return learned._replace(replay=state.replay), metrics
 
@@ -108,7 +111,9 @@ def make(config: Config, env: Env) -> Learner:
         state: TrainState, batch: Any, env_params: Any, hyper: Hyper, count: Array
     ) -> tuple[TrainState, Metrics]:
         def objective(params: Any) -> tuple[Array, Metrics]:
-            return batch_loss(model, loss, codec, params, state.target_params, batch, env_params, hyper)
+            return batch_loss(
+                model, loss, codec, params, state.target_params, batch, env_params, hyper
+            )
 
         (value, metrics), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         steps, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -127,8 +132,6 @@ def make(config: Config, env: Env) -> Learner:
 
 def init_params(config: Config, model: Model, key: Array) -> dict[str, Any]:
     """Parameters `{"utility", "mixer"}`, with `"central"` for a method that has it."""
-    from jaxvff.losses import Values, joint_steps
-
     utility_key, mixer_key, central_key = jax.random.split(key, 3)
     spec = model.utility.spec
     values = Values(
@@ -174,7 +177,7 @@ def batch_loss(
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:
-    # Flattened: one vector instead of dozens of small leaves, which is less to compile and to launch.
+    # Flattened: one vector instead of dozens of small leaves, less to compile and to launch.
     clip = optax.clip_by_global_norm(config.grad_clip)
     return optax.flatten(optax.chain(clip, OPTIMIZERS[config.optimizer]()))
 

@@ -8,7 +8,7 @@ for a second set of utilities.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -61,7 +61,11 @@ def mix(
 ) -> Array:
     """The mixer over all slots, with `action[T, A]` in place of the segment's: `[T]`."""
     steps = joint_steps(values, action, segment.avail, segment.state)
-    return jax.vmap(lambda step: model.mixer.apply(params, step, method=method))(steps)
+    return jax.vmap(lambda step: _apply(model, params, step, method))(steps)
+
+
+def _apply(model: Model, params: Any, x: Any, method: Any = None) -> Array:
+    return cast(Array, model.mixer.apply(params, x, method=method))
 
 
 def returns(model: Model, value: Array, segment: Segment, hyper: Hyper) -> Array:
@@ -128,7 +132,7 @@ def qtran(
         target = utilities(model, target_params["utility"], segment)
         mixer = params["mixer"]
         q_jt = mix(model, mixer, online, segment.action, segment)
-        v = jax.vmap(lambda s: model.mixer.apply(mixer, s, method="state_value"))(segment.state)
+        v = jax.vmap(lambda s: _apply(model, mixer, s, "state_value"))(segment.state)
         next_best = model.bootstrap(online.q, target.q, segment)
         value = mix(model, target_params["mixer"], target, next_best, segment)
         y = returns(model, value, segment, hyper)

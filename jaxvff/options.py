@@ -96,7 +96,7 @@ def _check_number(key: str, value: Any, default: Any) -> None:
 
 def _mixer_fields(method: Method) -> dict[str, Any]:
     skip = ("parent", "name")  # flax's own
-    return {f.name: f.default for f in dataclasses.fields(method.mixer) if f.name not in skip}  # type: ignore[arg-type]
+    return {f.name: f.default for f in dataclasses.fields(method.mixer) if f.name not in skip}
 
 
 def _loss_fields(method: Method) -> dict[str, Any]:

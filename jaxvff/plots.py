@@ -9,11 +9,11 @@ import matplotlib
 import numpy as np
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from jaxvff import show  # noqa: E402
+from jaxvff import show
 
 CURVES = {
     "td_error_abs": "|TD error| (env units)",
@@ -44,7 +44,13 @@ def learned_tables(records: list[dict[str, Any]], path: Path, most: int = 12) ->
         heat_map(row[0], true, None, "true payoff", true)
         median = r["median_seed"]
         name = f"{show.title(r)}\nlearned, seed {median['seed']} (median)"
-        heat_map(row[1], np.array(median["q_tot"], float), np.array(median["utilities"], float), name, true)
+        heat_map(
+            row[1],
+            np.array(median["q_tot"], float),
+            np.array(median["utilities"], float),
+            name,
+            true,
+        )
     save(figure, path)
 
 
@@ -59,12 +65,16 @@ def heat_map(
         axes.text(j, i, show.number(x), ha="center", va="center", color="w" if dark else "k")
     for axis, agent in ((axes.yaxis, 0), (axes.xaxis, 1)):
         labels = [
-            show.LETTERS[k] if utilities is None else f"{show.LETTERS[k]} ({show.number(utilities[agent, k])})"
+            show.LETTERS[k]
+            if utilities is None
+            else f"{show.LETTERS[k]} ({show.number(utilities[agent, k])})"
             for k in range(len(values))
         ]
         axis.set_ticks(range(len(values)), labels)
     best = show._greedy_cell(values) if utilities is None else show._greedy(utilities)
-    frame = plt.Rectangle((best[1] - 0.47, best[0] - 0.47), 0.94, 0.94, fill=False, ec="lime", lw=2.5)
+    frame = plt.Rectangle(
+        (best[1] - 0.47, best[0] - 0.47), 0.94, 0.94, fill=False, ec="lime", lw=2.5
+    )
     axes.add_patch(frame)
     axes.set_title(name, fontsize=9)
 

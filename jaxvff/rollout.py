@@ -14,7 +14,13 @@ Act = Callable[[Array, Array, Array], Array]  # (key, q[A, U], avail[A, U]) -> a
 
 
 def on_device(
-    env: Env, utility: Utility, act: Act, params: Params, env_params: object, key: Array, n_slots: int
+    env: Env,
+    utility: Utility,
+    act: Act,
+    params: Params,
+    env_params: object,
+    key: Array,
+    n_slots: int,
 ) -> tuple[Segment, Episodes]:
     """One segment from one environment, which starts at a reset.
 

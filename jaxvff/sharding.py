@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import Any
@@ -12,12 +13,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
 def use_all_cores() -> None:
-    """Let JAX see every core as a device; call before anything else touches JAX.
+    """Let JAX see every core as a device; without effect once JAX has started.
 
     The operations of one lane are too small for XLA to spread over cores, lanes are not: on two
     cores this doubles the throughput (docs/design.md).
     """
-    jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    with contextlib.suppress(RuntimeError):  # what JAX raises when its devices are already made
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
 
 
 def lane_mesh(n_lanes: int) -> Mesh:

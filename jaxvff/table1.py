@@ -37,7 +37,8 @@ PAPER: dict[tuple[str, str], dict[str, list]] = {
 
 def overrides(extra: list[str]) -> list[str]:
     """The overrides of the preset, then the user's; a sweep of the user's replaces ours."""
-    preset = yaml.safe_load(resources.files("jaxvff.configs").joinpath("reproduce/table1.yaml").read_text())
+    file = resources.files("jaxvff.configs") / "reproduce" / "table1.yaml"
+    preset = yaml.safe_load(file.read_text())
     mine = {text.split("=", 1)[0] for text in extra}
     return [text for text in preset["overrides"] if text.split("=", 1)[0] not in mine] + extra
 
@@ -51,9 +52,8 @@ def summary(records: list[dict[str, Any]], wall_s: float) -> dict[str, Any]:
 
 def terminal(summary: dict[str, Any]) -> Group:
     """Rates by method and game, and what the paper's single runs show."""
-    table = Table(
-        title=f"Table 1 over {len(summary['results'][0]['seed'])} seeds: share of seeds, 95 % Wilson"
-    )
+    n = len(summary["results"][0]["seed"])
+    table = Table(title=f"Table 1 over {n} seeds: share of seeds, 95 % Wilson interval")
     for name in ("method", "game", *show.RATES.values(), "median error", "paper: fits, optimal"):
         table.add_column(name, justify="left" if name in ("method", "game") else "right")
     for r in summary["results"]:
@@ -66,7 +66,9 @@ def terminal(summary: dict[str, Any]) -> Group:
             _paper_says(r),
         )
     m = summary["machine"]
-    compile_s = sum(t for t in {r["method"]: r["timing"]["compile_s"] for r in summary["results"]}.values())
+    compile_s = sum(
+        t for t in {r["method"]: r["timing"]["compile_s"] for r in summary["results"]}.values()
+    )
     note = (
         f"{summary['wall_s']:.0f} s in all, {compile_s:.0f} s of it compiling; peak memory "
         f"{m['peak_rss_mb']} MB; {m['n_devices']} x {m['device']}; jax {m['jax']}"

@@ -61,7 +61,9 @@ def td_lambda(x: Bootstrap, lambda_: float | Array) -> Array:
 def n_step(x: Bootstrap, n: int) -> Array:
     """n-step targets, for all episodes of one segment.
 
-      G_t = r_t + γ_t r_{t+1} + ... + γ_t ... γ_{t+m-1} v_{t+m},  m = n, or fewer at an episode's end
+      G_t = r_t + γ_t r_{t+1} + ... + γ_t ... γ_{t+m-1} v_{t+m}
+
+    with m = n, or fewer at the end of an episode.
 
     Args:
       x: arrays `[T]`.

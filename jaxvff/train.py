@@ -14,6 +14,9 @@ from jaxvff import evaluate, explore, learner, payoff, rollout, sharding
 from jaxvff.config import Config
 from jaxvff.types import Array, Env, Hyper, Metrics, TrainState
 
+# LLVM's effort on a CPU. Initialisation runs once: compiling it at 0 takes a third of the time; for
+# the training loop 1 is as fast as the default and compiles in 70 % of the time (docs/design.md).
+CPU_EFFORT = {"init": 0, "advance": 1}
 SUBCHUNK_S = 0.5  # wall-clock between two looks at the progress bar and at Ctrl-C
 
 
@@ -48,8 +51,8 @@ class Program(NamedTuple):
     learner: learner.Learner
     mesh: Any
     init: Callable[[Lane], Carry]
-    advance: Callable[[tuple[Carry, Lane], Array, Array], Carry]
-    evaluate: Callable[[tuple[Carry, Lane]], Metrics]
+    advance: Callable[..., Carry]  # (carry, lane, start, stop); donates the carry
+    evaluate: Callable[[Carry, Lane], Metrics]
 
 
 def program(config: Config, env: Env, n_lanes: int) -> Program:
@@ -57,9 +60,8 @@ def program(config: Config, env: Env, n_lanes: int) -> Program:
     learn = learner.make(config, env)
     mesh = sharding.lane_mesh(n_lanes)
 
-    def over_lanes(f: Callable, **jit: Any) -> Any:
-        mapped = sharding.over_lanes(f, mesh, n_lanes, config.lanes_per_device)
-        return jax.jit(mapped, **jit)
+    def over_lanes(f: Callable) -> Callable:
+        return sharding.over_lanes(f, mesh, n_lanes, config.lanes_per_device)
 
     def init(lane: Lane) -> Carry:
         state = learn.init(jax.random.key(lane.seed), lane.hyper)
@@ -76,7 +78,12 @@ def program(config: Config, env: Env, n_lanes: int) -> Program:
 
         def collect(key: Array) -> Any:
             return rollout.on_device(
-                env, learn.model.utility, act, state.params["utility"], lane.env_params, key,
+                env,
+                learn.model.utility,
+                act,
+                state.params["utility"],
+                lane.env_params,
+                key,
                 config.segment_length,
             )
 
@@ -89,8 +96,8 @@ def program(config: Config, env: Env, n_lanes: int) -> Program:
         metrics["train_return"] = jnp.sum(jnp.where(episodes.ended, episodes.return_, 0.0))
         return state, metrics
 
-    def advance(lane_carry: tuple[Carry, Lane], start: Array, stop: Array) -> Carry:
-        carry, lane = lane_carry
+    def advance(carry_lane: tuple[Carry, Lane], start: Array, stop: Array) -> Carry:
+        carry, lane = carry_lane
 
         def body(iteration: Array, carry: Carry) -> Carry:
             state, metrics = collect_and_learn(carry.state, lane, iteration)
@@ -99,8 +106,8 @@ def program(config: Config, env: Env, n_lanes: int) -> Program:
         # A traced number of iterations: a run is cut into chunks of any length without recompiling.
         return jax.lax.fori_loop(start, stop, body, carry)
 
-    def test(lane_carry: tuple[Carry, Lane]) -> Metrics:
-        (state, _), lane = lane_carry
+    def test(carry_lane: tuple[Carry, Lane]) -> Metrics:
+        (state, _), lane = carry_lane
         params = state.params
         metrics = {}
         if config.env["kind"] == "matrix":
@@ -112,9 +119,26 @@ def program(config: Config, env: Env, n_lanes: int) -> Program:
             env, learn.model.utility, params["utility"], lane.env_params, key, 1, slots
         )
 
+    advance_all, test_all = over_lanes(advance), over_lanes(test)
     return Program(
-        config, env, learn, mesh, over_lanes(init), over_lanes(advance, donate_argnums=0), over_lanes(test)
+        config=config,
+        env=env,
+        learner=learn,
+        mesh=mesh,
+        init=jax.jit(over_lanes(init), compiler_options=_effort("init")),
+        advance=jax.jit(
+            lambda c, lane, *at: advance_all((c, lane), *at),
+            donate_argnums=0,
+            compiler_options=_effort("advance"),
+        ),
+        evaluate=jax.jit(lambda c, lane: test_all((c, lane))),
     )
+
+
+def _effort(what: str) -> dict[str, Any]:
+    if jax.default_backend() != "cpu":
+        return {}
+    return {"xla_backend_optimization_level": CPU_EFFORT[what]}
 
 
 def run(
@@ -148,7 +172,7 @@ def run(
         while iteration < goal:
             stop = min(iteration + chunk, goal)
             called = time.perf_counter()
-            carry = jax.block_until_ready(program.advance((carry, lane), iteration, stop))
+            carry = jax.block_until_ready(program.advance(carry, lane, iteration, stop))
             elapsed = time.perf_counter() - called
             if iteration > start:  # the first call compiles
                 chunk = max(1, round((stop - iteration) * min(SUBCHUNK_S / elapsed, 8)))
@@ -178,7 +202,9 @@ def report_metrics(
     totals = {k: np.asarray(v) for k, v in carry.totals.items()}
     episodes, returns = totals.pop("episodes"), totals.pop("train_return")
     with np.errstate(invalid="ignore", divide="ignore"):
-        metrics = {k: v / n_learned if n_learned else np.full_like(v, np.nan) for k, v in totals.items()}
+        metrics = {
+            k: v / n_learned if n_learned else np.full_like(v, np.nan) for k, v in totals.items()
+        }
         metrics["train_return"] = returns / episodes
-    tested = program.evaluate((carry, lane))
+    tested = program.evaluate(carry, lane)
     return metrics | {k: np.asarray(v) for k, v in tested.items()}

@@ -45,7 +45,12 @@ NAMES = {
     },
     "qtran": {"encode": "action_encoding", "q": "Q", "v": "V"},
     "central_ff": {"net": "net", "v": "V"},
-    "qmix": {"hyper_w1": "hyper_w1", "hyper_b1": "hyper_b1.0", "hyper_w2": "hyper_w2", "hyper_b2": "hyper_b2"},
+    "qmix": {
+        "hyper_w1": "hyper_w1",
+        "hyper_b1": "hyper_b1.0",
+        "hyper_w2": "hyper_w2",
+        "hyper_b2": "hyper_b2",
+    },
 }
 NAMES["nmqmix"] = NAMES["qmix"]
 
@@ -154,16 +159,20 @@ def test_qtran_joint_and_state_values_agree(path: Path, tolerance: float) -> Non
     close(v, data["state_v"], tolerance)
 
 
-@pytest.mark.parametrize("path", [pytest.param(p, id=p.stem) for p in CASES if "td_lambda" in p.stem])
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, id=p.stem) for p in CASES if "td_lambda" in p.stem]
+)
 def test_td_lambda_agrees(path: Path, tolerance: float) -> None:
     data, meta, _ = load(path)
 
     def targets(reward: Any, terminated: Any, mask: Any, value: Any) -> jax.Array:
         # PyMARL2 keeps T-1 transitions beside T values; our last slot has no transition.
-        pad = lambda x: jnp.append(jnp.asarray(x), 0.0)  # noqa: E731
+        pad = lambda x: jnp.append(jnp.asarray(x), 0.0)
         discount = meta["gamma"] * (1 - pad(terminated))
         x = Bootstrap(pad(reward), discount, jnp.asarray(value), pad(mask) > 0)
         return td_lambda(x, meta["td_lambda"])[:-1]
 
-    ours = jax.vmap(targets)(data["rewards"], data["terminated"], data["mask"], data["target_q_tot"])
+    ours = jax.vmap(targets)(
+        data["rewards"], data["terminated"], data["mask"], data["target_q_tot"]
+    )
     close(ours * data["mask"], data["returns"] * data["mask"], tolerance)

@@ -14,7 +14,9 @@ class Qplex(nn.Module):
     """Q_tot = Σ_i Q'_i + Σ_i (λ_i(s, a) - 1) (Q'_i - max_b Q'_i(b)),  Q'_i = |w_i(s)| Q_i + v_i(s).
 
     λ_i > 0 is a sum of attention kernels, so Q_tot is largest exactly where every Q_i is. The
-    advantages are not differentiated, as in the authors' code. Source: Wang et al. (2021), eq. 8-12.
+    advantages are not differentiated, as in the authors' code.
+
+    Source: Wang et al. (2021), eq. 8-12.
     """
 
     spec: EnvSpec

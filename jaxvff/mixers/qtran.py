@@ -1,6 +1,8 @@
-"""QTRAN-base: an unrestricted joint value and a state value; the loss ties them to the utilities."""
+"""QTRAN-base: an unrestricted joint value and a state value, tied to the utilities by a loss."""
 
 from __future__ import annotations
+
+import itertools
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -37,6 +39,6 @@ class Qtran(nn.Module):
 
 def _mlp(sizes: list[int]) -> nn.Sequential:
     layers: list = []
-    for fan_in, features in zip(sizes[:-1], sizes[1:], strict=True):
+    for fan_in, features in itertools.pairwise(sizes):
         layers += [linear(features, fan_in), nn.relu]
     return nn.Sequential(layers[:-1])

@@ -18,7 +18,7 @@ class CentralFF(nn.Module):
 
     def setup(self) -> None:
         s, d = self.spec.state_size, self.central_dim
-        hidden = [linear(d, s + self.spec.n_agents), nn.relu, linear(d, d), nn.relu]
+        hidden: list = [linear(d, s + self.spec.n_agents), nn.relu, linear(d, d), nn.relu]
         self.net = nn.Sequential([*hidden, linear(d, d), nn.relu, linear(1, d)])
         self.v = hypernet(s, d, 1)
 

@@ -1,0 +1,55 @@
+"""Random segments: several episodes back to back, with padding that holds garbage."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvff.types import EnvSpec, Segment
+
+
+def random_segment(
+    rng: np.random.Generator, spec: EnvSpec, n_slots: int, garbage: float | None = None
+) -> Segment:
+    """Episodes of random lengths, some terminated, some truncated, the last maybe cut.
+
+    With `garbage`, every float of the padding holds it.
+    """
+    is_first, mask, terminated = (np.zeros(n_slots, bool) for _ in range(3))
+    t = 0
+    while t < n_slots - 1 and rng.random() < 0.85:
+        length = int(rng.integers(1, 5))
+        stop = min(t + length, n_slots - 1)
+        is_first[t], mask[t:stop] = True, True
+        cut = t + length > n_slots - 1
+        terminated[stop - 1] = not cut and rng.random() < 0.6
+        t = stop + 1
+    used = mask | np.append(False, mask[:-1])
+    a, u = spec.n_agents, spec.n_actions
+    avail = rng.random((n_slots, a, u)) < 0.6
+    avail[np.arange(n_slots)[:, None], np.arange(a), rng.integers(0, u, (n_slots, a))] = True
+    action = np.argmax(avail + 0.5 * rng.random(avail.shape), axis=-1)
+
+    def filled(shape: tuple[int, ...], rows: np.ndarray) -> np.ndarray:
+        x = rng.normal(size=shape).astype(np.float32)
+        if garbage is not None:
+            x[~rows] = garbage
+        return x
+
+    if garbage is not None:
+        avail[~used] = False
+        terminated |= ~used & (rng.random(n_slots) < 0.5)
+    return jax.tree.map(
+        jnp.asarray,
+        Segment(
+            obs=filled((n_slots, a, spec.obs_size), used),
+            state=filled((n_slots, spec.state_size), used),
+            avail=avail,
+            action=action,
+            reward=filled((n_slots,), mask),
+            terminated=terminated,
+            is_first=is_first,
+            mask=mask,
+        ),
+    )

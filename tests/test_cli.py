@@ -1,0 +1,115 @@
+"""The command line: help on a screen, and a short clear message for every mistake."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxvff import cli, config, train
+from jaxvff.methods import METHODS
+
+
+@pytest.mark.parametrize("args", [[], ["--help"], ["train", "--help"], ["evaluate", "-h"],
+                                  ["reproduce", "--help"], ["bench", "--help"]])  # fmt: skip
+def test_help_fits_a_screen(args: list[str], capsys) -> None:
+    assert cli.main(args) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert 3 < len(lines) <= 32
+    assert max(map(len, lines)) <= 100
+
+
+def test_help_names_every_method_and_key_that_exists(capsys) -> None:
+    cli.main(["train", "--help"])
+    text = capsys.readouterr().out
+    assert all(name in text for name in METHODS)
+    for name in config.config_names("env"):
+        assert name in text
+
+
+MISTAKES = [
+    ("foo=1", "unknown key 'foo'", "seeds"),
+    ("lrr=1", "unknown key 'lrr'", "did you mean lr"),
+    ("method=qmxi", "method=qmxi is unknown", "did you mean qmix"),
+    ("env=matrix/c", "env=matrix/c is unknown", "matrix/"),
+    ("env=nothing", "env=nothing is unknown", "matrix/a"),
+    ("target=best", "target='best' is unknown", "sarsa"),
+    ("optimizer=adamw", "optimizer='adamw' is unknown", "adam"),
+    ("lr=fast", "'fast'", "0.001"),
+    ("seeds=1.5", "'1.5'", "Integer"),
+    ("shared=3.7", "'3.7' is not a valid bool", "True"),
+    ("seeds=0", "seeds=0 is out of range", "[1, "),
+    ("seed=-1", "seed=-1 is out of range", "[0, "),
+    ("epsilon_end=1.5", "epsilon_end=1.5 is out of range", "[0, 1]"),
+    ("epsilon_start=-0.1", "epsilon_start=-0.1 is out of range", "[0, 1]"),
+    ("epsilon_end=nan", "epsilon_end=nan is out of range", "[0, 1]"),
+    ("td_lambda=1.01", "td_lambda=1.01 is out of range", "[0, 1]"),
+    ("gamma=2", "gamma=2.0 is out of range", "[0, 1]"),
+    ("lr=inf", "lr=inf is out of range", "0.001"),
+    ("temperature=0", "temperature=0.0 is out of range", "(0, "),
+    ("batch_size=9999", "batch_size=9999 is larger than buffer_size=5000", "lower"),
+    ("learn_start=9999", "learn_start=9999 is never reached", "lower"),
+    ("total_steps=0", "total_steps=0 is out of range", "[1, "),
+    ("method.embed_dm=3", "method.embed_dm is no option of nmqmix", "did you mean embed_dim"),
+    ("method.embed_dim=x", "method.embed_dim='x' must be of type int", "32"),
+    ("method.embed_dim=0", "method.embed_dim=0 must be above 0", "32"),
+    ("method.monotonic=true", "method.monotonic is no option", "embed_dim"),
+    ("env.foo=1", "env.foo is no option of matrix", ""),
+    ("env=matrix/file", "exactly one of", "env.file"),
+    ("sweep.lr=3", "needs a list", "sweep.lr=[1e-3,1e-4]"),
+    ("sweep.lr=[]", "needs a list", "sweep.lr=[1e-3,1e-4]"),
+    ("sweep.lr=[1e-3", "cannot be read", "sweep.lr=[1e-3,1e-4]"),
+    ("sweep.lrr=[1,2]", "unknown key 'lrr'", "did you mean lr"),
+    ("sweep.gamma=[0.9,1.9]", "gamma=1.9 is out of range", "[0, 1]"),
+    ("sweep.method=[qmix,qqmix]", "method=qqmix is unknown", "qmix"),
+    ("lr=[1,2]", "lr", "0.001"),
+    ("lr", "is no key=value", "--help"),
+    ("resume=/nowhere", "is no run folder", "run.yaml"),
+    ("run_dir=/proc/nowhere/x", "cannot be made", ""),
+]
+
+
+@pytest.mark.parametrize(("override", "value", "remedy"), MISTAKES, ids=[m[0] for m in MISTAKES])
+def test_a_mistake_gets_a_short_message_before_anything_compiles(
+    override: str, value: str, remedy: str, capsys, monkeypatch, tmp_path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "program", lambda *args: pytest.fail("it went on to compile"))
+    args = [override] if "run_dir" in override else [override, "run_dir=run"]
+    if "resume" in override:
+        args = [override]
+    assert cli.main(["train", *args]) == 2
+    message = capsys.readouterr().err
+    assert value in message
+    assert remedy in message
+    assert message.count("\n") <= 2
+    assert "Traceback" not in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_that_exists_is_refused_and_kept(capsys, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("1")
+    assert cli.main(["train", f"run_dir={tmp_path}"]) == 2
+    assert "exists; name another folder, or resume=" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["precious"]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["stabilty"], ["reproduce"], ["reproduce", "table9"], ["evaluate"], ["evaluate", "run=/nowhere"],
+     ["bench", "lanes=[0]"], ["bench", "lanes=x"], ["bench", "seconds=-1"]],
+)  # fmt: skip
+def test_mistakes_in_other_commands(args: list[str], capsys) -> None:
+    assert cli.main(args) == 2
+    assert capsys.readouterr().err.startswith("jaxvff: ")
+
+
+def test_the_command_runs_as_a_program_and_exits_with_2() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxvff.cli", "train", "method=x"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""

@@ -1,0 +1,169 @@
+"""The compiled update: what it stores, when it learns, what it syncs; lanes are independent."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxvff import learner, replay, train
+from tests.lanes import params_of, start
+
+SMALL = ("hidden_dim=8", "batch_size=16", "learn_start=16", "buffer_size=64")
+
+
+def difference(a, b) -> float:
+    return max(
+        float(np.abs(x - y).max()) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)
+    )
+
+
+def test_learning_starts_when_the_replay_holds_learn_start_segments() -> None:
+    program, carry, lane = start("seeds=1", *SMALL)
+    before = params_of(carry)
+    carry = program.advance(carry, lane, 0, 15)
+    assert difference(params_of(carry), before) == 0
+    carry = program.advance(carry, lane, 15, 16)
+    assert difference(params_of(carry), before) > 0
+
+
+def test_a_hard_sync_copies_and_a_soft_one_moves_a_share() -> None:
+    for tau, interval in ((1.0, 5), (0.25, 1)):
+        program, carry, lane = start(
+            "seeds=1", f"target_tau={tau}", f"target_interval={interval}", *SMALL
+        )
+        target = params_of(carry)
+        for i in range(15 + 2 * interval):
+            carry = program.advance(carry, lane, i, i + 1)
+            if i >= 15 and (i - 14) % interval == 0:
+                online = params_of(carry)
+                target = jax.tree.map(lambda t, p, tau=tau: (1 - tau) * t + tau * p, target, online)
+            now = jax.tree.map(np.array, carry.state.target_params)
+            assert difference(now, target) <= 1e-7, f"tau={tau}, iteration {i}"
+
+
+@pytest.mark.parametrize("name", learner.OPTIMIZERS)
+def test_optimizers_take_the_step_that_optax_takes(name: str) -> None:
+    ours = learner.OPTIMIZERS[name]()
+    theirs = {
+        "adam": optax.adam(0.1),
+        "radam": optax.radam(0.1),
+        "sgd": optax.sgd(0.1),
+        "rmsprop": optax.rmsprop(0.1, decay=0.99, eps=1e-5, eps_in_sqrt=False),
+    }[name]
+    grad = jnp.array([1.0, -2.0, 0.5])
+    state, their_state = ours.init(grad), theirs.init(grad)
+    for _ in range(3):
+        step, state = ours.update(grad, state)
+        their_step, their_state = theirs.update(grad, their_state)
+        np.testing.assert_allclose(-0.1 * step, their_step, rtol=1e-6)
+
+
+def test_gradients_are_clipped_by_their_global_norm() -> None:
+    program, carry, lane = start("seeds=1", "optimizer=sgd", "lr=1", "grad_clip=0.01", *SMALL)
+    before = params_of(carry)
+    after = params_of(program.advance(carry, lane, 0, 16))
+    moved = jax.tree.map(lambda a, b: a - b, after, before)
+    np.testing.assert_allclose(optax.tree.norm(moved), 0.01, rtol=1e-3)
+
+
+def test_merging_a_batch_into_a_histogram_changes_no_gradient() -> None:
+    """128 samples of 9 joint actions, or 9 of them with counts: equal but for float32 sums."""
+    from jaxvff.envs import ENVS
+
+    from jaxvff import config
+    from jaxvff.options import bind_env, bind_loss
+
+    for name in ("nmqmix", "qtran", "qplex", "cw_qmix"):
+        one = config.load([f"method={name}", "env=matrix/b", "hidden_dim=8"])
+        env = bind_env(one.env, ENVS)
+        model = learner.make_model(one, env)
+        params, target = (learner.init_params(one, model, jax.random.key(k)) for k in (0, 1))
+        action = jax.random.randint(jax.random.key(2), (128, 2, 2), 0, 3)
+        reward = jnp.stack([env.params[tuple(action[:, 0].T)], jnp.zeros(128)], 1)
+        hyper = jax.tree.map(jnp.float32, one.hyper())
+        grads = []
+        for codec in (env.codec, env.codec._replace(merge=None)):
+            f = lambda p, codec=codec: learner.batch_loss(
+                model, bind_loss(one.method), codec, p, target, (action, reward), env.params, hyper
+            )[0]
+            grads.append(jax.grad(f)(params))
+        scale = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(grads[1]))
+        assert difference(*grads) < 2e-6 * scale, name
+
+
+def test_the_matrix_codec_rebuilds_the_segments_that_were_collected() -> None:
+    from jaxvff.envs import matrix
+
+    from jaxvff import explore, rollout
+    from jaxvff.nets import Mlp, Utility
+
+    env = matrix.make(game="b")
+    utility = Utility(Mlp(3, 4), env.spec, 4, True, True, False)
+    act = lambda k, q, avail: explore.epsilon_greedy(k, q, avail, jnp.array(1.0))
+    for slots in (2, 3, 6, 7):
+        segment, _ = rollout.on_device(
+            env, utility, act, utility.init(jax.random.key(0)), env.params, jax.random.key(1), slots
+        )
+        back = env.codec.unpack(env.codec.pack(segment), env.params)
+        for name in segment._fields:
+            np.testing.assert_array_equal(getattr(back, name), getattr(segment, name), name)
+        assert replay.nbytes(env.codec.pack(segment)) == slots * (2 + 4)
+
+
+def test_vmapped_seeds_equal_separate_runs() -> None:
+    """To 1e-4 after 300 updates of size 1e-3, on random play.
+
+    Not bit for bit: a batched product of small matrices sums in another order than a single one,
+    and Adam divides by small numbers. ε = 1 keeps a last-bit difference from flipping an action.
+    """
+    args = ("epsilon_end=1", "method=nmqmix", "env=matrix/b")
+    program, carry, lane = start("seeds=4", *args)
+    together = params_of(program.advance(carry, lane, 0, 428))
+    for seed in range(4):
+        program, carry, lane = start("seeds=1", f"seed={seed}", *args)
+        alone = params_of(program.advance(carry, lane, 0, 428))
+        mine = jax.tree.map(lambda x, i=seed: x[i : i + 1], together)
+        assert difference(mine, alone) < 1e-4, f"seed {seed}"
+
+
+def test_lanes_in_turns_equal_lanes_at_once() -> None:
+    """The size of a vmap is a choice of speed: 4 lanes in blocks of 2, or all at once."""
+    runs = []
+    for block in (2, 4):
+        program, carry, lane = start(
+            "seeds=4", "epsilon_end=1", f"lanes_per_device={block}", *SMALL
+        )
+        runs.append(params_of(program.advance(carry, lane, 0, 100)))
+    assert difference(*runs) < 1e-5
+
+
+def test_chunks_of_any_length_are_the_same_run_bit_for_bit() -> None:
+    runs = []
+    for stops in ((300,), (1, 37, 38, 300)):
+        program, carry, lane = start("seeds=2", *SMALL)
+        begin = 0
+        for stop in stops:
+            carry = program.advance(carry, lane, begin, stop)
+            begin = stop
+        runs.append(jax.tree.map(np.array, (carry.state.params, carry.totals)))
+    jax.tree.map(np.testing.assert_array_equal, *runs)
+
+
+def test_a_step_that_decides_a_branch_stays_a_branch_under_vmap() -> None:
+    """A batched predicate would turn cond into select, and every lane would pay both sides."""
+    program, carry, lane = start("seeds=4", *SMALL)
+    jaxpr = str(jax.make_jaxpr(program.advance)(carry, lane, 0, 3))
+    assert jaxpr.count("cond[") == 2  # start of learning, target sync
+
+
+def test_several_updates_per_collection_and_several_envs() -> None:
+    program, carry, lane = start("seeds=2", "n_envs=4", "updates=3", *SMALL)
+    assert program.config.steps_per_iteration == 4
+    before = params_of(carry)
+    carry = program.advance(carry, lane, 0, 20)
+    assert difference(params_of(carry), before) > 0
+    metrics = train.report_metrics(program, carry, lane, 0, 20)
+    assert np.isfinite(metrics["loss"]).all()

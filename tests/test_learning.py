@@ -1,0 +1,61 @@
+"""Methods learn what they can represent, on fixed seeds, and fail where they must."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from jaxvff import train
+from tests.lanes import start
+
+ARGS = ("seeds=8", "total_steps=3000", "epsilon_end=0.3", "eval_interval=3000")
+
+
+def learn(*overrides: str) -> dict[str, np.ndarray]:
+    program, carry, lane = start(*ARGS, *overrides)
+    *_, (_, _, report) = train.run(program, carry, lane)
+    return report.metrics
+
+
+@pytest.mark.parametrize("method", ["vdn", "qmix", "qatten", "iql"])
+def test_an_additive_game_is_solved_by_every_monotone_method(method: str) -> None:
+    """y = f(a) + g(b): the sum of utilities represents it, so greedy agents are optimal."""
+    rows, columns = np.array([0.0, 3.0, -2.0]), np.array([1.0, -4.0, 2.0])
+    payoff = (rows[:, None] + columns).tolist()
+    metrics = learn(f"method={method}", "env=matrix/file", f"env.payoff={payoff}")
+    assert metrics["optimal"].all()
+    if method != "iql":
+        assert metrics["max_error"].max() < 0.5
+
+
+def test_nmqmix_represents_game_a_where_qmix_cannot() -> None:
+    assert learn("method=nmqmix", "epsilon_end=1")["fit"].mean() >= 0.75
+    assert learn("method=qmix", "epsilon_end=1")["max_error"].min() > 5
+
+
+def test_qtran_finds_the_optimum_of_game_a_and_fits_it() -> None:
+    metrics = learn("method=qtran", "lr=1e-3")
+    assert metrics["optimal"].all()
+    assert np.median(metrics["max_error"]) < 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["qplex", "cw_qmix", "ow_qmix"])
+def test_methods_with_a_full_joint_value_solve_game_a_more_often_than_not(method: str) -> None:
+    assert learn(f"method={method}")["optimal"].mean() > 0.5
+
+
+def test_three_agents_and_a_gru_learn_too() -> None:
+    payoff = np.zeros((2, 2, 2))
+    payoff[1, 1, 1], payoff[0, 0, 0] = 5.0, 1.0
+    metrics = learn(
+        "method=vdn", "env=matrix/file", f"env.payoff={payoff.tolist()}", "utility=gru",
+        "last_action=true", "hidden_dim=16", "shared=false", "agent_id=false",
+    )  # fmt: skip
+    assert metrics["optimal"].all()
+
+
+def test_a_diverged_run_is_no_success() -> None:
+    metrics = learn("method=nmqmix", "optimizer=sgd", "lr=1e9", "grad_clip=1e9", "total_steps=300")
+    assert not metrics["optimal"].any()
+    assert not metrics["fit"].any()

@@ -1,0 +1,152 @@
+"""What each mixer promises, on random parameters and inputs."""
+
+from __future__ import annotations
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvff.methods import METHODS
+from jaxvff.options import bind_mixer
+from jaxvff.types import EnvSpec, JointStep
+
+SPEC = EnvSpec(n_agents=3, n_actions=4, obs_size=5, state_size=7, episode_limit=9)
+HIDDEN = 8
+CASES = 50
+
+
+def random_step(key: jax.Array, spec: EnvSpec = SPEC) -> JointStep:
+    k = jax.random.split(key, 4)
+    q = 3 * jax.random.normal(k[0], (spec.n_agents, spec.n_actions))
+    action = jax.random.randint(k[1], (spec.n_agents,), 0, spec.n_actions)
+    return JointStep(
+        q_taken=jnp.take_along_axis(q, action[:, None], 1)[:, 0],
+        q_max=q.max(-1),
+        action=jax.nn.one_hot(action, spec.n_actions),
+        hidden=jax.random.normal(k[2], (spec.n_agents, HIDDEN)),
+        state=jax.random.normal(k[3], (spec.state_size,)),
+    )
+
+
+def cases(name: str, **options):
+    mixer = bind_mixer({"name": name, **options}, SPEC, HIDDEN)
+    keys = jax.random.split(jax.random.key(7), CASES)
+    params = jax.vmap(lambda k: mixer.init(k, random_step(k)))(keys)
+    return mixer, params, jax.vmap(random_step)(jax.vmap(lambda k: jax.random.fold_in(k, 1))(keys))
+
+
+def slopes(name: str) -> jax.Array:
+    """∂Q_tot/∂Q_i `[cases, A]`."""
+    mixer, params, steps = cases(name)
+    f = lambda q, p, s: mixer.apply(p, s._replace(q_taken=q))
+    return jax.vmap(jax.grad(f))(steps.q_taken, params, steps)
+
+
+@pytest.mark.parametrize("name", ["vdn", "qmix", "qatten", "cw_qmix", "ow_qmix"])
+def test_monotone_mixers_never_fall_with_a_utility(name: str) -> None:
+    assert (slopes(name) >= 0).all()
+
+
+def test_nmqmix_falls_with_some_utility() -> None:
+    share = float((slopes("nmqmix") < 0).mean())
+    assert 0.2 < share < 0.8  # signs of random weights: about half
+
+
+def test_nmqmix_is_qmix_where_its_weights_are_not_negative() -> None:
+    qmix, params, steps = cases("qmix")
+    nmqmix, _, _ = cases("nmqmix")
+
+    def lifted(p):  # hypernetworks whose outputs are >= 0: non-negative layers after the ReLU
+        p = jax.tree.map(lambda x: x, p)
+        for name in ("hyper_w1", "hyper_w2"):
+            p["params"][name]["layers_2"] = jax.tree.map(jnp.abs, p["params"][name]["layers_2"])
+        return p
+
+    for case in range(5):
+        at = lambda tree, i=case: jax.tree.map(lambda x: x[i], tree)
+        mine = lifted(at(params))
+        np.testing.assert_array_equal(nmqmix.apply(mine, at(steps)), qmix.apply(mine, at(steps)))
+
+
+def test_vdn_is_the_sum() -> None:
+    mixer, params, steps = cases("vdn")
+    q_tot = jax.vmap(mixer.apply)(params, steps)
+    np.testing.assert_array_equal(q_tot, jax.vmap(jnp.sum)(steps.q_taken))
+
+
+def test_qatten_weights_of_a_head_sum_to_one() -> None:
+    mixer, params, steps = cases("qatten")
+    f = lambda p, s, c: mixer.apply(p, s._replace(q_taken=s.q_taken + c))
+    scale = lambda p, s: jnp.abs(
+        mixer.apply(p, s.state, method=lambda m, x: m.head_weight(x))
+    ).sum()
+    raised = jax.vmap(f, (0, 0, None))(params, steps, 1.0) - jax.vmap(f, (0, 0, None))(
+        params, steps, 0.0
+    )
+    np.testing.assert_allclose(raised, jax.vmap(scale)(params, steps), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["qplex", "qmix", "vdn", "qatten"])
+def test_igm_by_enumeration(name: str) -> None:
+    """The joint action of greedy agents has the largest Q_tot of all 64."""
+    mixer, params, steps = cases(name)
+    joint = jnp.array(list(itertools.product(range(SPEC.n_actions), repeat=SPEC.n_agents)))
+    q = 3 * jax.random.normal(jax.random.key(3), (CASES, SPEC.n_agents, SPEC.n_actions))
+
+    def values(p, s, q):
+        def one(action):
+            step = s._replace(
+                q_taken=jnp.take_along_axis(q, action[:, None], 1)[:, 0],
+                q_max=q.max(-1),
+                action=jax.nn.one_hot(action, SPEC.n_actions),
+            )
+            return mixer.apply(p, step)
+
+        return jax.vmap(one)(joint)
+
+    best = joint[jnp.argmax(jax.vmap(values)(params, steps, q), axis=-1)]
+    np.testing.assert_array_equal(best, q.argmax(-1))
+
+
+@pytest.mark.parametrize("name", ["qtran", "qplex"])
+def test_relabelling_actions_with_their_weights_changes_nothing(name: str) -> None:
+    """Actions enter as one-hots: permuting them and the rows that read them is no change."""
+    mixer, params, steps = cases(name)
+    order = np.array([2, 0, 3, 1])
+    moved = steps._replace(action=steps.action[..., order])
+
+    def rows(kernel: jax.Array, at: int, groups: int) -> jax.Array:
+        u = SPEC.n_actions
+        index = np.concatenate([at + g * u + order for g in range(groups)])
+        return kernel.at[:, at : at + groups * u].set(kernel[:, index])
+
+    p = jax.tree.map(lambda x: x, params)
+    layers = (
+        [("encode", HIDDEN, 1)]
+        if name == "qtran"
+        else [(f"actions_{i}", SPEC.state_size, SPEC.n_agents) for i in range(4)]
+    )
+    for layer, at, groups in layers:
+        first = p["params"][layer]["layers_0"]
+        first["kernel"] = rows(first["kernel"], at, groups)
+    before, after = (jax.vmap(mixer.apply)(a, b) for a, b in ((params, steps), (p, moved)))
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)  # sums in another order
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if n != "iql"])
+def test_every_joint_mixer_returns_one_finite_number(name: str) -> None:
+    mixer, params, steps = cases(name)
+    q_tot = jax.vmap(mixer.apply)(params, steps)
+    assert q_tot.shape == (CASES,)
+    assert np.isfinite(q_tot).all()
+
+
+def test_qatten_reads_agents_own_entries_of_the_state_where_there_are_any() -> None:
+    spec = SPEC._replace(agent_state_size=2)
+    mixer = bind_mixer({"name": "qatten"}, spec, HIDDEN)
+    step = random_step(jax.random.key(0), spec)
+    params = mixer.init(jax.random.key(1), step)
+    assert params["params"]["key_0"]["kernel"].shape[0] == 2

@@ -1,0 +1,112 @@
+"""Segments hold what the environment did, slot by slot, against a slow loop."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvff import evaluate, explore, rollout
+from jaxvff.nets import Gru, Utility
+from jaxvff.types import Hyper
+from tests import toy
+
+UTILITY = Utility(Gru(3, 8), toy.SPEC, 8, shared=True, agent_id=True, last_action=True)
+PARAMS = UTILITY.init(jax.random.key(0))
+
+
+def collect(seed: int, n_slots: int, epsilon: float = 1.0):
+    def act(key, q, avail):
+        return explore.epsilon_greedy(key, q, avail, jnp.array(epsilon))
+
+    env = toy.make()
+    return rollout.on_device(env, UTILITY, act, PARAMS, (), jax.random.key(seed), n_slots)
+
+
+@pytest.mark.parametrize("n_slots", [2, 6, 23])
+def test_segments_equal_a_slow_loop(n_slots: int) -> None:
+    for seed in range(10):
+        segment, episodes = collect(seed, n_slots)
+        expected = toy.slow(np.asarray(segment.action))
+        for name in ("is_first", "mask", "reward", "terminated"):
+            np.testing.assert_array_equal(
+                getattr(segment, name), [s[name] for s in expected], f"{name}, seed {seed}"
+            )
+        np.testing.assert_array_equal(segment.state[:, 0], [s["count"] for s in expected])
+        np.testing.assert_array_equal(segment.state[:, 1], [s["total"] for s in expected])
+        np.testing.assert_array_equal(episodes.ended, [s["ended"] for s in expected])
+
+
+def test_streams_hold_every_kind_of_end() -> None:
+    segments, episodes = jax.vmap(lambda s: collect(s, 23))(jnp.arange(20))
+    ends = np.asarray(episodes.ended)
+    truncated = ends[:, 1:] & ~np.asarray(segments.terminated)[:, :-1]
+    assert np.asarray(segments.terminated).any()
+    assert truncated.any()
+    assert (~ends[:, -1]).any(), "no episode was cut by the segment's end"
+
+
+def test_actions_are_always_available() -> None:
+    segments, _ = jax.vmap(lambda s: collect(s, 23))(jnp.arange(20))
+    taken = jnp.take_along_axis(segments.avail, segments.action[..., None], -1)
+    assert taken.all()
+
+
+def test_utilities_in_a_rollout_are_those_of_the_unroll() -> None:
+    """Greedy actions recorded step by step are greedy in the unrolled segment: same memory."""
+    segment, _ = collect(3, 23, epsilon=0.0)
+    q, _ = UTILITY.unroll(PARAMS, segment)
+    np.testing.assert_array_equal(explore.greedy(q, segment.avail), segment.action)
+
+
+def test_greedy_evaluation_counts_whole_episodes_only() -> None:
+    measured = evaluate.greedy_episodes(toy.make(), UTILITY, PARAMS, (), jax.random.key(0), 2, 15)
+    segment, _ = collect(0, 15, epsilon=0.0)
+    returns, total, length = [], 0.0, 0
+    lengths = []
+    for slot in toy.slow(np.asarray(segment.action)):
+        if slot["ended"]:
+            returns.append(total)
+            lengths.append(length)
+            total, length = 0.0, 0
+        else:
+            total, length = total + slot["reward"], length + 1
+    assert measured["test_episodes"] == 2 * len(returns)
+    np.testing.assert_allclose(measured["test_return"], np.mean(returns), rtol=1e-6)
+    np.testing.assert_allclose(measured["test_length"], np.mean(lengths), rtol=1e-6)
+
+
+def test_epsilon_greedy_explores_with_probability_epsilon() -> None:
+    q, avail = jnp.array([[1.0, 3.0, 2.0, 9.0]]), jnp.array([[True, True, True, False]])
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    actions = jax.vmap(lambda k: explore.epsilon_greedy(k, q, avail, jnp.array(0.3)))(keys)
+    shares = np.bincount(np.asarray(actions)[:, 0], minlength=4) / len(keys)
+    # Four standard errors of a share of 0.8: 0.011.
+    np.testing.assert_allclose(shares, [0.1, 0.8, 0.1, 0.0], atol=0.012)
+
+
+def test_softmax_follows_the_utilities_of_available_actions() -> None:
+    q, avail = jnp.array([[0.0, 1.0, 5.0]]), jnp.array([[True, True, False]])
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    actions = jax.vmap(lambda k: explore.softmax(k, q, avail, jnp.array(0.5)))(keys)
+    share = np.mean(np.asarray(actions) == 1)
+    assert abs(share - 1 / (1 + np.exp(-2.0))) < 0.01
+    assert not (np.asarray(actions) == 2).any()
+
+
+def test_epsilon_falls_linearly_and_stays() -> None:
+    hyper = Hyper(0, 0, 0, 1.0, 0.2, 100.0, 0, 0, 0)
+    for step, expected in ((0, 1.0), (50, 0.6), (100, 0.2), (10_000, 0.2)):
+        np.testing.assert_allclose(
+            explore.linear_epsilon(hyper, jnp.array(step)), expected, rtol=1e-6
+        )
+
+
+def test_separate_parameters_give_agents_their_own_networks() -> None:
+    own = UTILITY._replace(shared=False, agent_id=False)
+    params = own.init(jax.random.key(0))
+    assert all(leaf.shape[0] == 2 for leaf in jax.tree.leaves(params))
+    segment, _ = collect(0, 6)
+    q, _ = own.unroll(params, segment._replace(obs=jnp.ones_like(segment.obs)))
+    assert not np.allclose(q[:, 0], q[:, 1])

@@ -1,0 +1,223 @@
+"""Runs on disk: sweeps, resumption, interruption, damage; through the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxvff import checkpoint, cli, experiment, train
+from jaxvff.types import UserError
+
+TINY = ["seeds=2", "hidden_dim=8", "batch_size=16", "learn_start=16", "buffer_size=64",
+        "total_steps=200", "eval_interval=40", "epsilon_steps=100"]  # fmt: skip
+
+
+def metrics(folder: Path) -> list[dict]:
+    lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "wall_s"} for line in lines]
+
+
+def run(folder: Path, *overrides: str, stop_after: int | None = None) -> None:
+    """Train in this process; with `stop_after`, interrupt after so many looks at Ctrl-C."""
+    if any(o.startswith("resume") for o in overrides):
+        groups, resume = experiment.old_run(folder, "train")[1], True
+    else:
+        groups, resume = experiment.new_run([*TINY, f"run_dir={folder}", *overrides])[1], False
+    looks = iter(range(10**9))
+    stop = lambda: stop_after is not None and next(looks) >= stop_after
+    list(experiment.execute(folder, groups, resume=resume, stop_early=stop))
+
+
+def state(folder: Path):
+    groups = experiment.old_run(folder)[1]
+    program = train.program(groups[0].config, groups[0].values[0].env, groups[0].n_lanes)
+    like = jax.eval_shape(program.init, groups[0].lanes())
+    return checkpoint.restore(checkpoint.latest(folder / "checkpoint"), like)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "straight"
+    run(folder)
+    return folder
+
+
+@pytest.mark.parametrize("stop_after", [0, 2, 5])
+def test_an_interrupted_and_resumed_run_equals_a_straight_one_bit_for_bit(
+    straight: Path, tmp_path: Path, stop_after: int
+) -> None:
+    folder = tmp_path / "run"
+    run(folder, stop_after=stop_after)
+    step, _ = state(folder)
+    assert 0 < step < 200
+    run(folder, "resume")
+    assert metrics(folder) == metrics(straight)
+    (a_step, a), (b_step, b) = state(folder), state(straight)
+    assert a_step == b_step == 200
+    keys = lambda t: t._replace(state=t.state._replace(key=jax.random.key_data(t.state.key)))
+    jax.tree.map(np.testing.assert_array_equal, keys(a), keys(b))
+
+
+def test_metrics_keep_every_seed_apart(straight: Path) -> None:
+    lines = metrics(straight)
+    assert [line["step"] for line in lines] == [40, 80, 120, 160, 200]
+    assert all(line["seed"] == [0, 1] and len(line["loss"]) == 2 for line in lines)
+    assert lines[-1]["loss"][0] != lines[-1]["loss"][1]
+    assert lines[0]["loss"] != [None, None]
+
+
+def test_a_run_can_be_made_longer(straight: Path, tmp_path: Path, capsys) -> None:
+    import shutil
+
+    folder = tmp_path / "longer"
+    shutil.copytree(straight, folder)
+    assert cli.main(["train", f"resume={folder}", "total_steps=240"]) == 0
+    assert metrics(folder)[:5] == metrics(straight)
+    assert [line["step"] for line in metrics(folder)][-1] == 240
+    assert cli.main(["train", f"resume={folder}", "lr=1"]) == 2
+    assert "only total_steps can" in capsys.readouterr().err
+
+
+def test_evaluate_prints_the_table_of_the_checkpoint(straight: Path, capsys) -> None:
+    before = sorted(p.stat().st_mtime_ns for p in straight.rglob("*"))
+    assert cli.main(["evaluate", f"run={straight}"]) == 0
+    out = capsys.readouterr().out
+    assert "greedy-optimal" in out
+    assert "learned Q_tot" in out
+    assert sorted(p.stat().st_mtime_ns for p in straight.rglob("*")) == before
+
+
+def damage_flip(path: Path) -> None:
+    target = max((p for p in path.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    data = bytearray(target.read_bytes())
+    data[len(data) // 2] ^= 1
+    target.write_bytes(data)
+
+
+def damage_cut(path: Path) -> None:
+    target = max((p for p in path.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    target.write_bytes(target.read_bytes()[:-7])
+
+
+def damage_remove(path: Path) -> None:
+    max((p for p in path.rglob("d/*") if p.is_file()), key=lambda p: p.stat().st_size).unlink()
+
+
+def damage_manifest(path: Path) -> None:
+    (path / checkpoint.MANIFEST).write_text("{")
+
+
+@pytest.mark.parametrize("damage", [damage_flip, damage_cut, damage_remove, damage_manifest])
+def test_a_damaged_checkpoint_is_refused_and_left_alone(
+    straight: Path, tmp_path: Path, damage, capsys
+) -> None:
+    import shutil
+
+    folder = tmp_path / "damaged"
+    shutil.copytree(straight, folder)
+    path = checkpoint.latest(folder / "checkpoint")
+    damage(path)
+    files = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    assert cli.main(["train", f"resume={folder}"]) == 2
+    message = capsys.readouterr().err
+    assert str(path) in message
+    assert "Traceback" not in message
+    assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == files
+
+
+def test_a_checkpoint_of_another_config_is_refused(straight: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "foreign"
+    shutil.copytree(straight, folder)
+    saved = (folder / "run.yaml").read_text()
+    (folder / "run.yaml").write_text(saved.replace("hidden_dim=8", "hidden_dim=9"))
+    with pytest.raises(UserError, match=r"of another run: .* float32\[2, .*9.*resume with"):
+        run(folder, "resume")
+
+
+def test_a_failed_save_keeps_the_checkpoint_before_it(tmp_path: Path, monkeypatch) -> None:
+    first = checkpoint.save(tmp_path, 1, {"x": np.arange(3, dtype=np.float32)})
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(tmp_path, 2, {"x": np.arange(4, dtype=np.float32)})
+    monkeypatch.undo()
+    assert checkpoint.latest(tmp_path) == first
+    step, _ = checkpoint.restore(first, {"x": jax.ShapeDtypeStruct((3,), np.float32)})
+    assert step == 1
+    assert checkpoint.save(tmp_path, 2, {"x": np.arange(4, dtype=np.float32)}).name == "2"
+    assert [p.name for p in tmp_path.iterdir()] == ["2"]
+
+
+def test_a_sweep_of_traced_keys_is_one_program(tmp_path: Path) -> None:
+    groups = experiment.plan(
+        [*TINY, "sweep.epsilon_end=[0.1,1.0]", "sweep.lr=[1e-3,1e-2]", "sweep.env=[matrix/a,matrix/b]",
+         "sweep.td_lambda=[0,0.9]", "sweep.init_scale=[1,2]", "sweep.epsilon_steps=[10,20]"]
+    )  # fmt: skip
+    assert len(groups) == 1
+    assert groups[0].n_lanes == 2**6 * 2
+    lanes = groups[0].lanes()
+    assert {float(x) for x in lanes.hyper.lr} == {np.float32(1e-3), np.float32(1e-2)}
+    assert lanes.env_params.shape == (128, 3, 3)
+
+
+def test_lanes_of_a_sweep_equal_runs_of_their_own(tmp_path: Path) -> None:
+    """Same seed, same value, other company: equal to 1e-4 after 65 updates (see test_learner)."""
+    args = ("epsilon_end=1", "total_steps=80")
+    run(tmp_path / "sweep", *args, "sweep.lr=[1e-3,3e-3]")
+    run(tmp_path / "alone", *args, "lr=3e-3")
+    lines = metrics(tmp_path / "sweep")
+    swept = [line for line in lines if line["sweep"] == {"lr": 0.003}]
+    for a, b in zip(swept, metrics(tmp_path / "alone"), strict=True):
+        for key in ("loss", "max_error", "train_return"):
+            np.testing.assert_allclose(a[key], b[key], rtol=1e-4)
+    assert lines[-1]["loss"] != lines[-2]["loss"], "the two values of lr are the same run"
+
+
+def test_a_sweep_over_methods_makes_a_program_and_a_folder_each(tmp_path: Path) -> None:
+    run(tmp_path / "sweep", "sweep.method=[vdn,qmix]", "total_steps=40")
+    folders = sorted(p.name for p in (tmp_path / "sweep").iterdir() if p.is_dir())
+    assert [name.split("_")[1] for name in folders] == ["vdn", "qmix"]
+    assert all((tmp_path / "sweep" / name / "checkpoint").is_dir() for name in folders)
+
+
+def test_random_games_can_be_swept_by_their_seed() -> None:
+    groups = experiment.plan([*TINY, "env=matrix/random", "sweep.env.game_seed=[0,1,2]"])
+    assert len(groups) == 1
+    assert len(np.unique(groups[0].lanes().env_params[:, 0, 0])) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill-9"])
+def test_a_stopped_process_resumes_to_the_same_metrics(tmp_path: Path, number: int) -> None:
+    """A real process, a real signal; checkpoint_interval saves on the way for kill -9."""
+    args = [*TINY, "total_steps=40000", "eval_interval=1000", "checkpoint_interval=2000"]
+    command = [sys.executable, "-m", "jaxvff.cli", "train"]
+    subprocess.run(
+        [*command, *args, f"run_dir={tmp_path}/straight"], check=True, capture_output=True
+    )
+    process = subprocess.Popen([*command, *args, f"run_dir={tmp_path}/cut"], stdout=subprocess.PIPE)
+    deadline = time.time() + 120
+    while checkpoint.latest(tmp_path / "cut" / "checkpoint") is None:
+        assert time.time() < deadline
+        time.sleep(0.05)
+    os.kill(process.pid, number)
+    code = process.wait(timeout=120)
+    assert code == (130 if number == signal.SIGINT else -9)
+    done = len(metrics(tmp_path / "cut")) if number == signal.SIGINT else 0
+    assert done < 40
+    subprocess.run([*command, f"resume={tmp_path}/cut"], check=True, capture_output=True)
+    assert metrics(tmp_path / "cut") == metrics(tmp_path / "straight")
