@@ -59,11 +59,11 @@ def _reproduce(overrides: list[str]) -> int:
         _, groups = experiment.old_run(folder, "reproduce table1", extra)
     else:
         folder, groups = experiment.new_run(table1.overrides(extra), "reproduce table1")
-    console, began = Console(), time.perf_counter()
+    console = Console()
     results, complete = _execute(console, folder, groups, resume="resume" in options)
     records = write_results(folder, results)
     if complete:
-        summary = table1.summary(records, time.perf_counter() - began)
+        summary = table1.summary(records, [r.folder for r in results])
         write_json(folder / "table1.json", summary)
         table1.plot(summary, folder / "table1.png")
         console.print(table1.terminal(summary))
@@ -160,9 +160,8 @@ def _restored(folder: Path, group: Group) -> list[Result]:
     program = train.program(group.config, group.values[0].env, group.n_lanes)
     lane = sharding.place(group.lanes(), program.mesh)
     iteration, carry = experiment.restored(saved, program, lane)
-    began = time.perf_counter()
     metrics = train.report_metrics(program, carry, lane, iteration, iteration)
-    return experiment.results(group, folder, iteration, metrics, 0.0, time.perf_counter() - began)
+    return experiment.results(group, folder, iteration, metrics, {})
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
+import json
 import signal
 import threading
 import time
@@ -24,11 +25,12 @@ from hydra.errors import HydraException
 from jaxvff import checkpoint, config, sharding, train
 from jaxvff.config import Config
 from jaxvff.envs import ENVS
-from jaxvff.log import JsonLines, write_text
+from jaxvff.log import JsonLines, write_json, write_text
 from jaxvff.options import bind_env
 from jaxvff.types import Env, UserError
 
-RUN_FILE, METRICS_FILE, CHECKPOINTS = "run.yaml", "metrics.jsonl", "checkpoint"
+RUN_FILE, METRICS_FILE, TIMING_FILE = "run.yaml", "metrics.jsonl", "timing.json"
+CHECKPOINTS = "checkpoint"
 
 
 class Value(NamedTuple):
@@ -84,8 +86,7 @@ class Result(NamedTuple):
     step: int  # env steps per seed that were done
     metrics: dict[str, np.ndarray]  # of the last report, leaves [seeds, ...]
     folder: Path
-    compile_s: float
-    wall_s: float  # of its whole group, compile included
+    timing: dict[str, float]  # compile_s and wall_s (compile included) of its whole group
     lanes: int  # of its whole group
 
 
@@ -306,7 +307,19 @@ def _train_group(
             metrics = train.report_metrics(program, latest, lane, iteration, iteration)
     finally:
         lines.close()
-    return results(group, folder, iteration, metrics, compile_s, time.perf_counter() - began)
+    timing = _add_timing(folder / TIMING_FILE, compile_s, time.perf_counter() - began)
+    return results(group, folder, iteration, metrics, timing)
+
+
+def _add_timing(path: Path, compile_s: float, wall_s: float) -> dict[str, float]:
+    """Seconds of all sittings of a run, compile apart; kept beside its metrics."""
+    before = json.loads(path.read_text()) if path.exists() else {"compile_s": 0.0, "wall_s": 0.0}
+    timing = {
+        "compile_s": round(before["compile_s"] + compile_s, 2),
+        "wall_s": round(before["wall_s"] + wall_s, 2),
+    }
+    write_json(path, timing)
+    return timing
 
 
 def restored(saved: Path, program: train.Program, lane: train.Lane) -> tuple[int, train.Carry]:
@@ -325,8 +338,7 @@ def results(
     folder: Path,
     iteration: int,
     metrics: dict[str, np.ndarray],
-    compile_s: float,
-    wall_s: float,
+    timing: dict[str, float],
 ) -> list[Result]:
     """Split the metrics of a group into its sweep values."""
     seeds, step = group.config.seeds, iteration * group.config.steps_per_iteration
@@ -336,8 +348,7 @@ def results(
             step=step,
             metrics={k: v[i * seeds : (i + 1) * seeds] for k, v in metrics.items()},
             folder=folder,
-            compile_s=compile_s,
-            wall_s=wall_s,
+            timing=timing,
             lanes=group.n_lanes,
         )
         for i, value in enumerate(group.values)

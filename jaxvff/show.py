@@ -33,11 +33,7 @@ def record(result: Result) -> dict[str, Any]:
         "env": one.env,
         "steps": result.step,
         "seed": list(range(one.seed, one.seed + one.seeds)),
-        "timing": {
-            "compile_s": round(result.compile_s, 2),
-            "wall_s": round(result.wall_s, 2),
-            "lanes_in_program": result.lanes,
-        },
+        "timing": {**result.timing, "lanes_in_program": result.lanes},
         "test_return": metrics["test_return"],
     }
     if "q_tot" in metrics:

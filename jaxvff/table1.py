@@ -43,11 +43,18 @@ def overrides(extra: list[str]) -> list[str]:
     return [text for text in preset["overrides"] if text.split("=", 1)[0] not in mine] + extra
 
 
-def summary(records: list[dict[str, Any]], wall_s: float) -> dict[str, Any]:
-    """What table1.json holds: our records, the paper's numbers, machine and time."""
-    for r in records:
+def summary(records: list[dict[str, Any]], folders: list[Path]) -> dict[str, Any]:
+    """What table1.json holds: our records, shares over time, the paper's numbers, the machine."""
+    for r, folder in zip(records, folders, strict=True):
+        mine = [line for line in show.curves(folder) if line["sweep"] == r["sweep"]]
+        r["share_by_step"] = {
+            str(line["step"]): {k: round(sum(line[k]) / len(line[k]), 4) for k in show.RATES}
+            for line in mine
+        }
         r["paper"] = PAPER.get((r["method"], r["env"]["game"]))
-    return {"machine": show.machine(), "wall_s": round(wall_s, 1), "results": records}
+    groups = dict(zip(folders, (r["timing"] for r in records), strict=True)).values()
+    total = {k: round(sum(t[k] for t in groups), 1) for k in ("wall_s", "compile_s")}
+    return {"machine": show.machine(), **total, "results": records}
 
 
 def terminal(summary: dict[str, Any]) -> Group:
@@ -66,12 +73,9 @@ def terminal(summary: dict[str, Any]) -> Group:
             _paper_says(r),
         )
     m = summary["machine"]
-    compile_s = sum(
-        t for t in {r["method"]: r["timing"]["compile_s"] for r in summary["results"]}.values()
-    )
     note = (
-        f"{summary['wall_s']:.0f} s in all, {compile_s:.0f} s of it compiling; peak memory "
-        f"{m['peak_rss_mb']} MB; {m['n_devices']} x {m['device']}; jax {m['jax']}"
+        f"{summary['wall_s']:.0f} s in all, {summary['compile_s']:.0f} s of it compiling; "
+        f"peak memory {m['peak_rss_mb']} MB; {m['n_devices']} x {m['device']}; jax {m['jax']}"
     )
     return Group(table, note)
 
@@ -86,19 +90,21 @@ def _paper_says(r: dict[str, Any]) -> str:
 
 
 def plot(summary: dict[str, Any], path: Path) -> None:
-    """Rates with intervals above, the median seeds' tables below, the paper's underneath."""
+    """Rates with intervals, shares over time, the median seeds' tables, the paper's."""
     results = summary["results"]
     games = list(dict.fromkeys(r["env"]["game"] for r in results))
     methods = list(dict.fromkeys(r["method"] for r in results))
-    rows = 2 + len(games)
+    rows = 3 + len(games)
     figure = plt.figure(figsize=(2.35 * len(methods), 2.5 * rows + 1), layout="constrained")
     grid = figure.add_gridspec(rows, len(methods) * 2)
     for k, game in enumerate(games):
         half = len(methods)
         ax = figure.add_subplot(grid[0, k * half : (k + 1) * half])
         _rates(ax, [r for r in results if r["env"]["game"] == game], game)
+        ax = figure.add_subplot(grid[1, k * half : (k + 1) * half])
+        _over_time(ax, [r for r in results if r["env"]["game"] == game], game)
         for i, r in enumerate(r for r in results if r["env"]["game"] == game):
-            ax = figure.add_subplot(grid[1 + k, 2 * i : 2 * i + 2])
+            ax = figure.add_subplot(grid[2 + k, 2 * i : 2 * i + 2])
             median = r["median_seed"]
             name = f"{r['method']}, game {game.upper()}, seed {median['seed']}"
             _table(ax, r, median, name)
@@ -112,6 +118,19 @@ def plot(summary: dict[str, Any], path: Path) -> None:
 def _table(ax: plt.Axes, r: dict[str, Any], what: dict[str, Any], name: str) -> None:
     values, utilities = np.array(what["q_tot"], float), np.array(what["utilities"], float)
     plots.heat_map(ax, values, utilities, name, np.array(r["payoff"], float))
+
+
+def _over_time(ax: plt.Axes, results: list[dict[str, Any]], game: str) -> None:
+    for r in results:
+        steps, color = [int(step) for step in r["share_by_step"]], None
+        for key, style in (("fit", "-"), ("optimal", ":")):
+            shares = [share[key] for share in r["share_by_step"].values()]
+            label = r["method"] if key == "fit" else None
+            (line,) = ax.plot(steps, shares, style, label=label, color=color)
+            color = line.get_color()
+    name = f"Game {game.upper()}: share that fits (solid), is greedy-optimal (dotted)"
+    ax.set(title=name, xlabel="env steps per seed", ylim=(-0.03, 1.03))
+    ax.legend(fontsize=7, ncols=2)
 
 
 def _rates(ax: plt.Axes, results: list[dict[str, Any]], game: str) -> None:
