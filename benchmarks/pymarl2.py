@@ -39,9 +39,10 @@ def peer(args: argparse.Namespace) -> dict[str, Any]:
 
 def ours(seeds: int, seconds: float, codec: bool = True) -> dict[str, Any]:
     """One timed program of ours; without the codec, every sample is computed on its own."""
-    from jaxvff import bench, experiment
+    from jaxvff import bench
+    from jaxvff.plan import plan
 
-    (group,) = experiment.plan([*OURS, f"seeds={seeds}"])
+    (group,) = plan([*OURS, f"seeds={seeds}"])
     if not codec:
         plain = [v._replace(env=v.env._replace(codec=None)) for v in group.values]
         group = group._replace(values=plain)

@@ -8,14 +8,15 @@ from typing import Any
 import jax
 from rich.table import Table
 
-from jaxvff import experiment, replay, sharding, train
+from jaxvff import replay, sharding, train
+from jaxvff.plan import Group
 
 
-def measure(group: experiment.Group, seconds: float = 5.0) -> dict[str, Any]:
+def measure(group: Group, seconds: float = 5.0) -> dict[str, Any]:
     """Time one group of lanes: init and compile apart from the steady state.
 
     Args:
-      group: from experiment.plan.
+      group: from jaxvff.plan.
       seconds: least length of the steady state that is timed, after a warm-up in which learning
         has started.
 

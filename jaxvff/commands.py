@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from jaxvff import bench, checkpoint, experiment, plots, sharding, show, table1, train
-from jaxvff.experiment import Group, Result
+from jaxvff.experiment import Result
 from jaxvff.log import write_json
+from jaxvff.plan import Group, plan
 from jaxvff.types import UserError
 
 
@@ -81,7 +82,7 @@ def _bench(overrides: list[str]) -> int:
     if any(n < 1 for n in lanes) or not seconds > 0:
         raise UserError(f"lanes={lanes} and seconds={seconds} must be above 0")
     console = Console()
-    plans = [experiment.plan([*extra, f"seeds={n}"]) for n in lanes]
+    plans = [plan([*extra, f"seeds={n}"]) for n in lanes]
     rows = [bench.measure(group, seconds) for groups in plans for group in groups]
     console.print(bench.terminal(rows))
     return 0

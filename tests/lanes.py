@@ -7,12 +7,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxvff import experiment, sharding, train
+from jaxvff import sharding, train
+from jaxvff.plan import plan
 
 
 def start(*overrides: str) -> tuple[train.Program, train.Carry, train.Lane]:
     """The program, fresh carry and lanes of one group."""
-    (group,) = experiment.plan(list(overrides))
+    (group,) = plan(list(overrides))
     program = train.program(group.config, group.values[0].env, group.n_lanes)
     lane = sharding.place(group.lanes(), program.mesh)
     return program, program.init(lane), lane

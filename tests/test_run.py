@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from jaxvff import checkpoint, cli, experiment, train
+from jaxvff.plan import plan
 from jaxvff.types import UserError
 
 TINY = ["seeds=2", "hidden_dim=8", "batch_size=16", "learn_start=16", "buffer_size=64",
@@ -163,7 +164,7 @@ def test_a_failed_save_keeps_the_checkpoint_before_it(tmp_path: Path, monkeypatc
 
 
 def test_a_sweep_of_traced_keys_is_one_program(tmp_path: Path) -> None:
-    groups = experiment.plan(
+    groups = plan(
         [*TINY, "sweep.epsilon_end=[0.1,1.0]", "sweep.lr=[1e-3,1e-2]", "sweep.env=[matrix/a,matrix/b]",
          "sweep.td_lambda=[0,0.9]", "sweep.init_scale=[1,2]", "sweep.epsilon_steps=[10,20]"]
     )  # fmt: skip
@@ -195,7 +196,7 @@ def test_a_sweep_over_methods_makes_a_program_and_a_folder_each(tmp_path: Path) 
 
 
 def test_random_games_can_be_swept_by_their_seed() -> None:
-    groups = experiment.plan([*TINY, "env=matrix/random", "sweep.env.game_seed=[0,1,2]"])
+    groups = plan([*TINY, "env=matrix/random", "sweep.env.game_seed=[0,1,2]"])
     assert len(groups) == 1
     assert len(np.unique(groups[0].lanes().env_params[:, 0, 0])) == 3
 

@@ -1,0 +1,143 @@
+"""From overrides to groups of lanes: sweeps, and which values share a compiled program."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from jaxvff import config, train
+from jaxvff.config import Config
+from jaxvff.envs import ENVS
+from jaxvff.options import bind_env
+from jaxvff.types import Env, UserError
+
+
+class Value(NamedTuple):
+    """One value of a sweep (or the only one): its label, config and environment."""
+
+    label: dict[str, Any]
+    config: Config
+    env: Env
+
+
+class Group(NamedTuple):
+    """Sweep values that run in one compiled program, each with the same number of seeds."""
+
+    values: list[Value]
+
+    @property
+    def config(self) -> Config:
+        """The config that all values share but for traced fields."""
+        return self.values[0].config
+
+    @property
+    def n_lanes(self) -> int:
+        """Sweep values times seeds."""
+        return len(self.values) * self.config.seeds
+
+    @property
+    def name(self) -> str:
+        """The method and environment kind, and the first label."""
+        label = ",".join(f"{k}={v}" for k, v in self.values[0].label.items())
+        return "_".join(filter(None, [self.config.method["name"], label])).replace("/", "-")
+
+    def lanes(self) -> train.Lane:
+        """What differs between lanes; values outside, seeds inside."""
+        seeds = self.config.seeds
+        hypers = [jax.tree.map(np.float32, value.config.hyper()) for value in self.values]
+        params = [value.env.params for value in self.values]
+
+        def stack(*leaves: Any) -> Any:
+            return jnp.repeat(jnp.stack([jnp.asarray(x) for x in leaves]), seeds, axis=0)
+
+        first = [np.arange(v.config.seed, v.config.seed + seeds) for v in self.values]
+        return train.Lane(
+            hyper=jax.tree.map(stack, *hypers),
+            env_params=jax.tree.map(stack, *params),
+            seed=jnp.asarray(np.concatenate(first).astype(np.uint32)),
+        )
+
+
+def plan(overrides: list[str]) -> list[Group]:
+    """The groups that `overrides` ask for, `sweep.<key>=[...]` among them.
+
+    Values of a sweep whose configs differ in traced fields only (types.Hyper, the payoffs) share
+    a group, hence a compiled program and a vmap.
+
+    Raises:
+      UserError: anything wrong in the overrides; nothing has compiled.
+    """
+    fixed, sweeps = split_sweeps(overrides)
+    grid = [
+        dict(zip(sweeps, values, strict=True)) for values in itertools.product(*sweeps.values())
+    ]
+    base: dict[Any, dict[str, Any]] = {}
+    groups: dict[Any, list[Value]] = {}
+    for label in grid:
+        composed = {k: v for k, v in label.items() if k in ("env", "method")}
+        key = tuple(composed.items())
+        if key not in base:  # Hydra composes slowly; what is no group is set on a copy
+            base[key] = config.compose_dict([*fixed, *(f"{k}={v}" for k, v in composed.items())])
+        values = copy.deepcopy(base[key])
+        for name, setting in label.items():
+            if name not in composed:
+                _set(values, name, setting)
+        one = config.build(values)
+        value = Value(label, one, bind_env(one.env, ENVS))
+        _check_env(one, value.env)
+        groups.setdefault(_signature(value), []).append(value)
+    return [Group(values) for values in groups.values()]
+
+
+def split_sweeps(overrides: list[str]) -> tuple[list[str], dict[str, list]]:
+    """Take the `sweep.<key>=[...]` out of the overrides, as lists by key."""
+    fixed, sweeps = [], {}
+    for text in overrides:
+        if not text.startswith("sweep."):
+            fixed.append(text)
+            continue
+        text = text.removeprefix("sweep.")
+        try:
+            override = OverridesParser.create().parse_override(text)
+            values = override.value()
+        except (HydraException, ValueError) as error:
+            raise UserError(f"sweep.{text} cannot be read; write sweep.lr=[1e-3,1e-4]") from error
+        if not isinstance(values, list) or not values:
+            raise UserError(f"sweep.{text} needs a list of values, such as sweep.lr=[1e-3,1e-4]")
+        sweeps[override.key_or_group] = values
+    if "seeds" in sweeps:
+        raise UserError("sweep.seeds is no sweep; seeds=256 already trains them side by side")
+    return fixed, sweeps
+
+
+def _set(values: dict[str, Any], key: str, setting: Any) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise UserError(f"sweep.{key}: {part} has no parts")
+    values[last] = setting
+
+
+def _signature(value: Value) -> Any:
+    """Equal for values that one program can run."""
+    static = dataclasses.replace(value.config.static(), env={}, run_dir=None)
+    shapes = [(x.shape, str(x.dtype)) for x in jax.tree.leaves(value.env.params)]
+    return repr((static, value.env.signature, shapes))
+
+
+def _check_env(one: Config, env: Env) -> None:
+    longest = env.spec.episode_limit + 1
+    if one.segment_length < longest:
+        raise UserError(
+            f"segment_length={one.segment_length} cannot hold an episode of "
+            f"{env.spec.episode_limit} steps; set segment_length={longest} or more"
+        )
