@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -32,7 +31,14 @@ OURS = ["method=qmix", "env=matrix/a", "utility=gru", "epsilon_steps=100000"]
 def peer(args: argparse.Namespace) -> dict[str, Any]:
     """One timed process of PyMARL2."""
     command = [args.peer_python, str(PEER), args.checkout, "--payoff", "a", "--method", "qmix"]
-    command += ["--steps", str(args.peer_steps), "--warmup", "200", "--threads", str(cores())]
+    command += [
+        "--steps",
+        str(args.peer_steps),
+        "--warmup",
+        "200",
+        "--threads",
+        str(sharding.cores()),
+    ]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -47,11 +53,6 @@ def ours(seeds: int, seconds: float, codec: bool = True) -> dict[str, Any]:
         plain = [v._replace(env=v.env._replace(codec=None)) for v in group.values]
         group = group._replace(values=plain)
     return bench.measure(group, seconds)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 def main() -> None:
@@ -105,7 +106,7 @@ def main() -> None:
         },
         "ours": table,
         "rounds": args.rounds,
-        "machine": {"cores": cores(), "cpu": cpu_name(), **show.machine()},
+        "machine": {"cores": sharding.cores(), "cpu": cpu_name(), **show.machine()},
         "command": "python benchmarks/pymarl2.py CHECKOUT --peer-python PYTHON",
     }  # fmt: skip
     args.record.parent.mkdir(exist_ok=True)

@@ -1,21 +1,21 @@
 """Environments by name. A new one is one file here and one row in ENVS.
 
-This package imports nothing of jaxvff but its types. A row's factory imports its module when it
-is called, so that a missing game costs nobody else anything.
+This package imports nothing of jaxvff but its types. A row loads its module when it is called, so
+that a missing game costs nobody else anything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from jaxvff.types import Env
 
 
-def _matrix(**options: Any) -> Env:
+def _matrix() -> Callable[..., Env]:
     from jaxvff.envs import matrix
 
-    return matrix.make(**options)
+    return matrix.make
 
 
-ENVS: dict[str, Callable[..., Env]] = {"matrix": _matrix}
+# kind -> a function that imports the module and returns its make(**options)
+ENVS: dict[str, Callable[[], Callable[..., Env]]] = {"matrix": _matrix}

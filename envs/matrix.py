@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ GAMES: dict[str, list] = {
     "penalty": [[10, 0, -100], [0, 2, 0], [-100, 0, 10]],
 }
 STATE_SIZE = 2  # one-hot: before the joint action, after it
-MAX_CELLS = 10_000_000
+MAX_CELLS = 100_000  # every joint action is evaluated at every report
 
 
 def make(
@@ -53,12 +54,12 @@ def make(
     if sum(x is not None for x in (game, payoff, file)) != 1:
         raise UserError("a matrix game needs exactly one of env.game, env.payoff and env.file")
     if file is not None:
-        table = check_payoff(_read(Path(file)), file)
+        table = check_payoff(_read(Path(str(file))), str(file))
     elif payoff is not None:
         table = check_payoff(payoff, "env.payoff")
     elif game == "random":
         table = _random(n_agents, n_actions, game_seed)
-    elif game in GAMES:
+    elif isinstance(game, str) and game in GAMES:
         table = check_payoff(GAMES[game], game)
     else:
         raise UserError(f"env.game={game!r} is unknown; choose one of {', '.join(GAMES)}, random")
@@ -79,6 +80,8 @@ def check_payoff(payoff: Any, where: str) -> np.ndarray:
             f"{where}: the payoff has shape {table.shape}; expected one axis per agent (two or "
             "more) of the same length (two or more actions); pad unequal action sets"
         )
+    if table.size > MAX_CELLS:
+        raise UserError(f"{where}: {table.size} payoffs are too many; at most {MAX_CELLS}")
     if not np.isfinite(table).all():
         cell = tuple(int(i) for i in np.argwhere(~np.isfinite(table))[0])
         raise UserError(
@@ -96,18 +99,18 @@ def _read(path: Path) -> Any:
         if path.suffix in (".yaml", ".yml", ".json"):
             text = path.read_text()
             return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, OSError, EOFError, yaml.YAMLError) as error:
-        reason = str(error).splitlines()[0]
+    except (ValueError, OSError, EOFError, yaml.YAMLError, zipfile.BadZipFile) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"env.file={str(path)!r} cannot be read: {reason}") from error
     raise UserError(f"env.file={str(path)!r} is of no known kind; give a .npy, .yaml or .json file")
 
 
 def _random(n_agents: int, n_actions: int, game_seed: int) -> np.ndarray:
-    if n_agents < 2 or n_actions < 2:
-        raise UserError(f"env.n_agents={n_agents} and env.n_actions={n_actions} must be 2 or more")
-    if game_seed < 0:
-        raise UserError(f"env.game_seed={game_seed} must be 0 or more")
-    if n_actions**n_agents > MAX_CELLS:
+    sizes = {"n_agents": (n_agents, 2), "n_actions": (n_actions, 2), "game_seed": (game_seed, 0)}
+    for name, (value, low) in sizes.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < low:
+            raise UserError(f"env.{name}={value!r} must be a whole number, {low} or more")
+    if n_agents * np.log(n_actions) > np.log(MAX_CELLS):
         raise UserError(
             f"env.n_actions={n_actions} to the power env.n_agents={n_agents} exceeds {MAX_CELLS} "
             "payoffs; take fewer agents or actions"
@@ -177,7 +180,8 @@ def _codec(spec: EnvSpec, observe: Any) -> Codec:
         n_stored, n_slots = reward.shape
         if n_slots != 2 or params.size > n_stored:
             return stored, jnp.ones(n_stored)
-        cell = jnp.ravel_multi_index(tuple(action[:, 0].T), params.shape, mode="clip")
+        first = tuple(action[:, 0].T.astype(jnp.int32))
+        cell = jnp.ravel_multi_index(first, params.shape, mode="clip")
         count = jnp.sum(cell[:, None] == jnp.arange(params.size), axis=0, dtype=reward.dtype)
         joint = np.indices(params.shape).reshape(params.ndim, -1).T  # every joint action once
         last = np.zeros_like(joint)  # nobody takes the action of a terminal slot

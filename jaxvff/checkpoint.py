@@ -17,11 +17,17 @@ from jaxvff.types import UserError
 MANIFEST = "manifest.json"
 
 
-def save(folder: Path, step: int, tree: Any) -> Path:
+def save(folder: Path, step: int, tree: Any, run: str = "") -> Path:
     """Write `tree` as `folder/<step>`, then remove older checkpoints.
 
     The older ones stay until the new one is complete, so that a crash, a Ctrl-C or a full disk
     in the middle costs only what was being written.
+
+    Args:
+      folder: where the checkpoints of a run are.
+      step: names the checkpoint.
+      tree: arrays, PRNG keys among them.
+      run: says which run this is; `restore` wants the same again.
 
     Returns:
       The path of the new checkpoint.
@@ -32,9 +38,10 @@ def save(folder: Path, step: int, tree: Any) -> Path:
     partial.mkdir(parents=True)
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(partial / "state", _to_arrays(tree))
-    manifest = {"step": step, "layout": layout(tree), "sha256": _digests(partial)}
+    manifest = {"step": step, "run": run, "layout": layout(tree), "sha256": _digests(partial)}
     (partial / MANIFEST).write_text(json.dumps(manifest))
-    shutil.rmtree(final, ignore_errors=True)
+    if final.exists():
+        final.rename(folder / f"{step}.old")
     partial.rename(final)
     for old in folder.iterdir():
         if old != final:
@@ -48,12 +55,13 @@ def latest(folder: Path) -> Path | None:
     return folder / str(max(steps)) if steps else None
 
 
-def restore(path: Path, like: Any) -> tuple[int, Any]:
+def restore(path: Path, like: Any, run: str = "") -> tuple[int, Any]:
     """The step and the tree of a checkpoint; the files are only read.
 
     Args:
       path: from `latest`.
       like: a tree of arrays or ShapeDtypeStructs, as what comes back should be.
+      run: as it was given to `save`.
 
     Raises:
       UserError: the checkpoint is damaged, or of another config or program.
@@ -62,27 +70,35 @@ def restore(path: Path, like: Any) -> tuple[int, Any]:
     remedy = "nothing was changed; restore the folder from a copy or start a new run"
     try:
         manifest = json.loads((path / MANIFEST).read_text())
-        step, expected, digests = manifest["step"], manifest["layout"], manifest["sha256"]
+        step, expected, digests = manifest["step"], manifest["layout"], dict(manifest["sha256"])
+        if step != int(path.name):
+            raise ValueError(f"the manifest is of step {step}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"checkpoint {path} has no readable {MANIFEST}; {remedy}") from error
-    for name, digest in _digests(path).items() | digests.items():
-        if digests.get(name) != digest:
-            raise UserError(
-                f"checkpoint {path} is damaged: {name} is not as it was saved; {remedy}"
-            )
-    if missing := digests.keys() - _digests(path).keys():
+    found, wanted = _digests(path), layout(like)
+    if missing := digests.keys() - found.keys():
         raise UserError(f"checkpoint {path} is damaged: {min(missing)} is missing; {remedy}")
-    here = layout(like)
-    if expected != here:
-        differs = next(
-            (k for k in expected.keys() | here.keys() if expected.get(k) != here.get(k)), "order"
-        )
+    if changed := [name for name in found if digests.get(name) != found[name]]:
+        raise UserError(f"checkpoint {path} is damaged: {changed[0]} is not as saved; {remedy}")
+    if differing := [k for k in {**expected, **wanted} if expected.get(k) != wanted.get(k)]:
+        name = differing[0]
         raise UserError(
-            f"checkpoint {path} is of another run: {differs} is {expected.get(differs)} there and "
-            f"{here.get(differs)} here; resume with the config that wrote it"
+            f"checkpoint {path} is of another run: {name} is {expected.get(name)} there and "
+            f"{wanted.get(name)} here; resume with the config that wrote it"
         )
+    if manifest.get("run") != run:
+        raise UserError(
+            f"checkpoint {path} is of another run: its config, seeds or payoffs differ from those "
+            "here; resume with what wrote it"
+        )
+    # To one device, whatever devices it was saved from; the caller spreads it.
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    target = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
+        jax.eval_shape(_to_arrays, like),
+    )
     with ocp.StandardCheckpointer() as checkpointer:
-        arrays = checkpointer.restore(path / "state", jax.eval_shape(_to_arrays, like))
+        arrays = checkpointer.restore(path / "state", target)
     return step, _from_arrays(jax.tree.map(np.asarray, arrays), like)
 
 

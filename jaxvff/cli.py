@@ -22,14 +22,14 @@ usage: jaxvff <command> [key=value ...]
 first runs
   jaxvff train                                       NM-QMIX on the paper's Game A, 32 seeds
   jaxvff train method=qmix env=matrix/b seeds=64     another method, another game
-  jaxvff train sweep.epsilon_end=[0.01,0.1,0.3,1.0]  a sweep, as one compiled program
+  jaxvff train 'sweep.epsilon_end=[0.1,0.3,1.0]'     a sweep, as one compiled program
   jaxvff train resume=runs/<folder>                  go on where a run was interrupted
 
 `jaxvff <command> --help` lists the keys of a command.
 """
 
 KEYS = """\
-  method=      iql vdn qmix nmqmix qplex qtran qatten cw_qmix ow_qmix     method.<option>=
+  method=      {methods}     method.<option>=
   env=         matrix/a matrix/b matrix/climbing matrix/penalty
                matrix/random   env.n_agents= env.n_actions= env.game_seed=
                matrix/file     env.file=payoff.npy (or .yaml, .json)
@@ -44,11 +44,11 @@ KEYS = """\
                init_scale and payoffs share one compiled program
 """
 
-TRAIN = f"""\
+TRAIN = """\
 usage: jaxvff train [key=value ...]          (Hydra overrides)
        jaxvff train resume=<run folder> [total_steps=<more>]
 
-{KEYS}
+{keys}
 checkpoint_interval=<env steps> saves on the way; Ctrl-C always does. All keys with units and
 ranges: docs/configuration.md. Results in the run folder: config.yaml, metrics.jsonl, table.json,
 table.png, curves.png, checkpoint/.
@@ -67,11 +67,11 @@ usage: jaxvff reproduce table1 [key=value ...]
 
 Trains NM-QMIX, QMIX, VDN, QPLEX, QTRAN, Qatten, CW-QMIX and OW-QMIX on Games A and B for 256 seeds
 each and prints rates with intervals, the paper's own table beside them. Writes table1.json and
-table1.png into the run folder (run_dir=). Keys as for train; seeds=32 gives a quick look.
+table1.png into the run folder (run_dir=). Keys as for train, but method= and env=.
 """
 
 BENCH = """\
-usage: jaxvff bench [lanes=[1,64,512]] [seconds=5] [key=value ...]
+usage: jaxvff bench ['lanes=[1,64,512]'] [seconds=5] [key=value ...]
 
 Times the compiled training program: init, compile, seed-steps per second in the steady state,
 bytes of state and of replay per seed. Keys as for train.
@@ -87,7 +87,10 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     command, rest = args[0], args[1:]
     if command in help_texts and any(a in ("-h", "--help") for a in rest):
-        print(help_texts[command], end="")
+        from jaxvff.methods import METHODS
+
+        keys = KEYS.replace("{methods}", " ".join(METHODS))
+        print(help_texts[command].replace("{keys}", keys), end="")
         return 0
     if command == "--version":
         from jaxvff import __version__

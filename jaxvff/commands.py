@@ -75,12 +75,14 @@ def _bench(overrides: list[str]) -> int:
     """Throughput of the compiled program on this machine."""
     extra, options = take(overrides, "lanes", "seconds")
     try:
-        lanes = [int(n) for n in yaml.safe_load(options.get("lanes", "[1, 64, 512]"))]
+        lanes = yaml.safe_load(options.get("lanes", "[1, 64, 512]"))
         seconds = float(options.get("seconds", 5))
-    except (TypeError, ValueError) as error:
-        raise UserError("write lanes=[1,64,512] and seconds=5") from error
-    if any(n < 1 for n in lanes) or not seconds > 0:
-        raise UserError(f"lanes={lanes} and seconds={seconds} must be above 0")
+        good = all(isinstance(n, int) and n > 0 for n in lanes) and 0 < seconds < 3600
+    except (TypeError, ValueError, yaml.YAMLError):
+        good = False
+    if not good:
+        asked = " ".join(f"{key}={value}" for key, value in options.items())
+        raise UserError(f"{asked} cannot be timed; write for instance lanes=[1,64] seconds=5")
     console = Console()
     plans = [plan([*extra, f"seeds={n}"]) for n in lanes]
     rows = [bench.measure(group, seconds) for groups in plans for group in groups]
@@ -160,8 +162,8 @@ def _restored(folder: Path, group: Group) -> list[Result]:
         raise UserError(f"{folder} has no checkpoint yet; wait for one or train again")
     program = train.program(group.config, group.values[0].env, group.n_lanes)
     lane = sharding.place(group.lanes(), program.mesh)
-    iteration, carry = experiment.restored(saved, program, lane)
-    metrics = train.report_metrics(program, carry, lane, iteration, iteration)
+    iteration, carry = experiment.restored(saved, group, program, lane)
+    metrics = train.report_metrics(program, carry, lane)
     return experiment.results(group, folder, iteration, metrics, {})
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -80,7 +81,7 @@ class Config:
     init_scale: float = _within(1.0, 0, open_=True)  # factor on all initial parameters
     # Execution
     lanes_per_device: int = _within(64, 1)  # lanes vmapped at once; more run in turns
-    run_dir: str | None = None  # folder of the results; null: runs/<date>_<method>_<env>
+    run_dir: str | None = None  # folder of the results; null: runs/<date>_<method>
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -99,6 +100,10 @@ class Config:
         if self.n_envs > self.buffer_size:
             raise UserError(
                 f"n_envs={self.n_envs} segments do not fit in buffer_size={self.buffer_size}"
+            )
+        if self.seed + self.seeds > 2**32:
+            raise UserError(
+                f"seed={self.seed} and seeds={self.seeds} go beyond seed 2**32 - 1; lower one"
             )
         if self.total_steps < self.steps_per_iteration:
             raise UserError(
@@ -148,6 +153,8 @@ def compose_dict(overrides: list[str]) -> dict[str, Any]:
     """Compose, and return plain containers; keys and types are checked, ranges are not."""
     _register()
     # Free options are checked by what takes them, so Hydra is told to accept any ("++").
+    for text in overrides:
+        _check_override(text)
     overrides = [f"++{o}" if o.startswith(("env.", "method.")) else o for o in overrides]
     try:
         with initialize_config_module("jaxvff.configs", version_base="1.3"):
@@ -197,6 +204,21 @@ def _register() -> None:
     for name in METHODS.keys() - _files("method"):  # no file of its own: runs on the defaults
         node = {"method": {"name": name}}
         store.store(group="method", name=name, node=node, package="_global_")
+
+
+def _check_override(text: str) -> None:
+    """What Hydra's grammar accepts and we do not, and a clearer word for what it does not."""
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        raise UserError(f"{text!r} cannot be read; write key=value, a list as [1,2]") from error
+    key, value = override.key_or_group, override.value()
+    if not key.strip(".") or key.endswith("."):
+        raise UserError(f"{text!r} has no key; write key=value")
+    if override.is_sweep_override():
+        raise UserError(f"{text!r} has several values; write sweep.{key}=[...]")
+    if key in ("env", "method") and not isinstance(value, str):
+        raise UserError(f"{text!r} takes one name; to train several: sweep.{key}=[...]")
 
 
 def _check_field(f: dataclasses.Field, value: Any) -> None:

@@ -76,14 +76,15 @@ def old_run(
     try:
         saved = yaml.safe_load((folder / RUN_FILE).read_text())
         made_by, overrides = saved["command"], list(saved["overrides"])
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"{folder} is no run folder: it has no readable {RUN_FILE}") from error
     if command not in (None, made_by):
         raise UserError(f"{folder} is of another command; use jaxvff {made_by} resume={folder}")
-    if extra:
-        overrides += extra
-        write_text(folder / RUN_FILE, yaml.safe_dump({"command": made_by, "overrides": overrides}))
-    return made_by, plan(overrides)
+    groups = plan([*overrides, *(extra or [])])
+    if extra:  # only what could be planned is written down
+        record = {"command": made_by, "overrides": [*overrides, *extra]}
+        write_text(folder / RUN_FILE, yaml.safe_dump(record))
+    return made_by, groups
 
 
 @contextmanager
@@ -144,36 +145,38 @@ def _train_group(
     on_progress: Callable[[Group, int], None],
 ) -> list[Result]:
     one, began = group.config, time.perf_counter()
-    write_text(folder / "config.yaml", config.to_yaml(one))
+    _write_configs(folder / "config.yaml", group)
     program = train.program(one, group.values[0].env, group.n_lanes)
     lane = sharding.place(group.lanes(), program.mesh)
     saved = checkpoint.latest(folder / CHECKPOINTS) if resume else None
-    start, carry = restored(saved, program, lane) if saved else (0, program.init(lane))
+    start, carry = restored(saved, group, program, lane) if saved else (0, program.init(lane))
     program, compile_s = _compile(program, carry, lane, start)
     lines = JsonLines(folder / METRICS_FILE, start * one.steps_per_iteration if saved else None)
+    save_every = one.iterations(one.checkpoint_interval) if one.checkpoint_interval else 0
     run = train.run(
         program,
         carry,
         lane,
         start,
+        save_every=save_every,
         stop_early=stop_early,
         on_progress=lambda i: on_progress(group, i * one.steps_per_iteration),
     )
-    interval = one.iterations(one.checkpoint_interval)
+    fingerprint = group.fingerprint()
     metrics: dict[str, np.ndarray] = {}
     iteration, last_saved, latest = start, start, carry  # the run donates `carry`, if it runs
     try:
         for iteration, latest, report in run:
+            metrics = {} if report is None else report.metrics
             if report is not None:
-                metrics = report.metrics
                 _write_lines(lines, group, report)
-            if one.checkpoint_interval and iteration - last_saved >= interval:
-                checkpoint.save(folder / CHECKPOINTS, iteration, latest)
+            if save_every and iteration % save_every == 0:
+                checkpoint.save(folder / CHECKPOINTS, iteration, latest, fingerprint)
                 last_saved = iteration
         if iteration > last_saved:
-            checkpoint.save(folder / CHECKPOINTS, iteration, latest)
-        if not metrics:  # interrupted before the first report, or already complete
-            metrics = train.report_metrics(program, latest, lane, iteration, iteration)
+            checkpoint.save(folder / CHECKPOINTS, iteration, latest, fingerprint)
+        if not metrics:  # interrupted between reports, or complete before it began
+            metrics = train.report_metrics(program, latest, lane)
     finally:
         lines.close()
     timing = _add_timing(folder / TIMING_FILE, compile_s, time.perf_counter() - began)
@@ -191,10 +194,25 @@ def _add_timing(path: Path, compile_s: float, wall_s: float) -> dict[str, float]
     return timing
 
 
-def restored(saved: Path, program: train.Program, lane: train.Lane) -> tuple[int, train.Carry]:
-    """The iteration and the carry of a checkpoint, on the program's devices."""
-    iteration, carry = checkpoint.restore(saved, jax.eval_shape(program.init, lane))
+def restored(
+    saved: Path, group: Group, program: train.Program, lane: train.Lane
+) -> tuple[int, train.Carry]:
+    """The iteration and the carry of a checkpoint of `group`, on the program's devices."""
+    like = jax.eval_shape(program.init, lane)
+    iteration, carry = checkpoint.restore(saved, like, group.fingerprint())
+    if iteration > group.config.n_iterations:
+        raise UserError(
+            f"total_steps={group.config.total_steps} is less than the "
+            f"{iteration * group.config.steps_per_iteration} steps of checkpoint {saved}; raise it"
+        )
     return iteration, sharding.place(carry, program.mesh)
+
+
+def _write_configs(path: Path, group: Group) -> None:
+    """The config; for a sweep, one document per value, each under a comment with its label."""
+    labels = [f"# {value.label}\n" if value.label else "" for value in group.values]
+    texts = [config.to_yaml(value.config) for value in group.values]
+    write_text(path, "---\n".join(a + b for a, b in zip(labels, texts, strict=True)))
 
 
 def group_folder(folder: Path, groups: list[Group], index: int) -> Path:

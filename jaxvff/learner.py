@@ -123,7 +123,8 @@ def make(config: Config, env: Env) -> Learner:
             lambda: optax.incremental_update(params, state.target_params, hyper.target_tau),
             lambda: state.target_params,
         )
-        metrics |= {"loss": value, "grad_norm": optax.tree.norm(grads)}
+        # "learned" counts: what is summed over iterations is divided by it.
+        metrics |= {"loss": value, "grad_norm": optax.tree.norm(grads), "learned": jnp.ones(())}
         state = state._replace(params=params, target_params=target, opt_state=opt_state)
         return state, metrics
 

@@ -25,6 +25,8 @@ def choose(value: Any, names: Iterable[str], what: str) -> Any:
 
 def closest(value: Any, names: list[str]) -> str:
     """The remedy for an unknown name: the nearest one, or all of them."""
+    if not names:
+        return "; it takes none"
     near = difflib.get_close_matches(str(value), names, n=1)
     return f"; did you mean {near[0]}?" if near else f"; choose one of {', '.join(names)}"
 
@@ -54,18 +56,18 @@ def check_method(options: Mapping[str, Any]) -> None:
     _split(options)
 
 
-def bind_env(options: Mapping[str, Any], envs: Mapping[str, Callable[..., Env]]) -> Env:
-    """The environment of `options["kind"]`, with its options."""
+def bind_env(
+    options: Mapping[str, Any], envs: Mapping[str, Callable[[], Callable[..., Env]]]
+) -> Env:
+    """The environment of `options["kind"]`, with its options; factories check their values."""
     rest = dict(options)
-    make = envs[choose(rest.pop("kind", None), envs, "env.kind")]
-    # Factories load lazily and check their own values; a name they do not take is a TypeError.
-    try:
-        return make(**rest)
-    except TypeError as error:
-        if "unexpected keyword" not in str(error):
-            raise
-        key = str(error).rsplit("'", 2)[1]
-        raise UserError(f"env.{key} is no option of {options['kind']} environments") from error
+    kind = choose(rest.pop("kind", None), envs, "env.kind")
+    make = envs[kind]()
+    known = list(inspect.signature(make).parameters)
+    for key in rest:
+        if key not in known:
+            raise UserError(f"env.{key} is no option of {kind} environments{closest(key, known)}")
+    return make(**rest)
 
 
 def _split(options: Mapping[str, Any]) -> tuple[Method, dict[str, Any], dict[str, Any]]:
@@ -79,7 +81,7 @@ def _split(options: Mapping[str, Any]) -> tuple[Method, dict[str, Any], dict[str
     for key, value in rest.items():
         if key not in free:
             raise UserError(
-                f"method.{key} is no option of {options['name']}{closest(key, [*free] or ['none'])}"
+                f"method.{key} is no option of {options['name']}{closest(key, [*free])}"
             )
         _check_number(f"method.{key}", value, free[key])
     mixer = {k: v for k, v in rest.items() if k in mixer_fields}

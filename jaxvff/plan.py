@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import itertools
 from typing import Any, NamedTuple
 
@@ -48,6 +49,16 @@ class Group(NamedTuple):
         """The method and environment kind, and the first label."""
         label = ",".join(f"{k}={v}" for k, v in self.values[0].label.items())
         return "_".join(filter(None, [self.config.method["name"], label])).replace("/", "-")
+
+    def fingerprint(self) -> str:
+        """Changes with anything that decides the numbers of a run, but for its length."""
+        length: dict[str, Any] = {"total_steps": 2**40, "checkpoint_interval": 0, "run_dir": None}
+        digest = hashlib.sha256()
+        for value in self.values:
+            digest.update(repr(dataclasses.replace(value.config, **length)).encode())
+        for leaf in jax.tree.leaves(self.lanes()):
+            digest.update(np.asarray(leaf).tobytes())
+        return digest.hexdigest()
 
     def lanes(self) -> train.Lane:
         """What differs between lanes; values outside, seeds inside."""
@@ -113,8 +124,14 @@ def split_sweeps(overrides: list[str]) -> tuple[list[str], dict[str, list]]:
         if not isinstance(values, list) or not values:
             raise UserError(f"sweep.{text} needs a list of values, such as sweep.lr=[1e-3,1e-4]")
         sweeps[override.key_or_group] = values
-    if "seeds" in sweeps:
-        raise UserError("sweep.seeds is no sweep; seeds=256 already trains them side by side")
+    for name in ("seeds", "run_dir"):
+        if name in sweeps:
+            raise UserError(f"sweep.{name} is no sweep; {name}= takes one value")
+    for name in ("env", "method"):
+        if bad := [v for v in sweeps.get(name, []) if not isinstance(v, str)]:
+            raise UserError(f"sweep.{name}: {bad[0]!r} is no name; write sweep.{name}=[one,two]")
+    if twice := {text.split("=", 1)[0] for text in fixed} & sweeps.keys():
+        raise UserError(f"{min(twice)} is set and swept; keep {min(twice)}= or sweep.{min(twice)}=")
     return fixed, sweeps
 
 
@@ -136,6 +153,11 @@ def _signature(value: Value) -> Any:
 
 def _check_env(one: Config, env: Env) -> None:
     longest = env.spec.episode_limit + 1
+    if longest == 2 and one.segment_length != 2:
+        raise UserError(
+            f"segment_length={one.segment_length} must be 2 in a one-step game; raise n_envs to "
+            "collect more plays at a time"
+        )
     if one.segment_length < longest:
         raise UserError(
             f"segment_length={one.segment_length} cannot hold an episode of "

@@ -19,7 +19,14 @@ def use_all_cores() -> None:
     cores this doubles the throughput (docs/design.md).
     """
     with contextlib.suppress(RuntimeError):  # what JAX raises when its devices are already made
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+        jax.config.update("jax_num_cpu_devices", cores())
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def lane_mesh(n_lanes: int) -> Mesh:
@@ -45,6 +52,8 @@ def over_lanes(f: Callable, mesh: Mesh, n_lanes: int, per_device: int) -> Callab
     """
     here = n_lanes // mesh.size
     block = largest_divisor(here, per_device)
+    if 4 * block < per_device:  # a prime number of lanes, say: all at once beats one by one
+        block = here
 
     def local(lanes: Any, *shared: Any) -> Any:
         def one(lane: Any) -> Any:

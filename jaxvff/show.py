@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -53,14 +52,22 @@ def record(result: Result) -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """Where the figures come from: versions, devices, and the memory peak of this process."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
         "jax": jax.__version__,
         "python": sys.version.split()[0],
         "device": jax.devices()[0].device_kind,
         "n_devices": jax.device_count(),
-        "peak_rss_mb": round(peak / (1024 if sys.platform == "linux" else 1024**2)),
+        "peak_rss_mb": _peak_rss_mb(),
     }
+
+
+def _peak_rss_mb() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows has no such thing
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1024 if sys.platform == "linux" else 1024**2))
 
 
 def print_results(console: Console, records: list[dict[str, Any]]) -> None:

@@ -13,6 +13,7 @@ from rich.console import Group
 from rich.table import Table
 
 from jaxvff import plots, show
+from jaxvff.types import UserError
 
 # Table 1 of the paper: (utilities of agent 1, of agent 2, Q_tot); one run each, no rates given.
 PAPER: dict[tuple[str, str], dict[str, list]] = {
@@ -36,10 +37,12 @@ PAPER: dict[tuple[str, str], dict[str, list]] = {
 
 
 def overrides(extra: list[str]) -> list[str]:
-    """The overrides of the preset, then the user's; a sweep of the user's replaces ours."""
+    """The preset's overrides with the user's; methods and games are what Table 1 is."""
     file = resources.files("jaxvff.configs") / "reproduce" / "table1.yaml"
     preset = yaml.safe_load(file.read_text())
     mine = {text.split("=", 1)[0] for text in extra}
+    if other := [key for key in mine if key.split(".")[0] in ("sweep", "env", "method")]:
+        raise UserError(f"{min(other)}= is no part of Table 1; train takes it")
     return [text for text in preset["overrides"] if text.split("=", 1)[0] not in mine] + extra
 
 

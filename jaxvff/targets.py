@@ -81,7 +81,8 @@ def n_step(x: Bootstrap, n: int) -> Array:
     chex.assert_equal_shape(list(x))
     chex.assert_scalar_positive(n)
     g = x.value
-    for _ in range(n):  # after i rounds: the i-step target, or the value where no transition is
+    # After i rounds: the i-step target, or the value where no transition is.
+    for _ in range(min(n, len(x.mask))):
         g = jnp.where(x.mask, x.reward + x.discount * _shift(g), x.value)
     return jnp.where(x.mask, g, 0.0)
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from jaxvff import evaluate, explore, learner, payoff, rollout, sharding
 from jaxvff.config import Config
-from jaxvff.types import Array, Env, Hyper, Metrics, TrainState
+from jaxvff.losses import Model
+from jaxvff.types import Array, Env, Episodes, Hyper, Metrics, Segment, TrainState
 
 # LLVM's effort on a CPU. Initialisation runs once: compiling it at 0 takes a third of the time; for
 # the training loop 1 is as fast as the default and compiles in 70 % of the time (docs/design.md).
@@ -65,59 +66,23 @@ def program(config: Config, env: Env, n_lanes: int) -> Program:
 
     def init(lane: Lane) -> Carry:
         state = learn.init(jax.random.key(lane.seed), lane.hyper)
-        metrics = jax.eval_shape(lambda s: collect_and_learn(s, lane, jnp.array(0))[1], state)
+        first = jnp.array(0)
+        metrics = jax.eval_shape(lambda s: iterate(config, env, learn, s, lane, first)[1], state)
         return Carry(state, jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), metrics))
-
-    def collect_and_learn(
-        state: TrainState, lane: Lane, iteration: Array
-    ) -> tuple[TrainState, Metrics]:
-        step = iteration * config.steps_per_iteration
-
-        def act(key: Array, q: Array, avail: Array) -> Array:
-            return explore.EXPLORERS[config.explore](key, q, avail, lane.hyper, step)
-
-        def collect(key: Array) -> Any:
-            return rollout.on_device(
-                env,
-                learn.model.utility,
-                act,
-                state.params["utility"],
-                lane.env_params,
-                key,
-                config.segment_length,
-            )
-
-        key, *keys = jax.random.split(state.key, config.n_envs + 1)
-        segments, episodes = jax.vmap(collect)(jnp.stack(keys))
-        state, metrics = learn.learn(
-            state._replace(key=key), segments, lane.env_params, lane.hyper, iteration
-        )
-        metrics["episodes"] = jnp.sum(episodes.ended)
-        metrics["train_return"] = jnp.sum(jnp.where(episodes.ended, episodes.return_, 0.0))
-        return state, metrics
 
     def advance(carry_lane: tuple[Carry, Lane], start: Array, stop: Array) -> Carry:
         carry, lane = carry_lane
 
         def body(iteration: Array, carry: Carry) -> Carry:
-            state, metrics = collect_and_learn(carry.state, lane, iteration)
+            state, metrics = iterate(config, env, learn, carry.state, lane, iteration)
             return Carry(state, jax.tree.map(lambda a, b: a + b, carry.totals, metrics))
 
         # A traced number of iterations: a run is cut into chunks of any length without recompiling.
         return jax.lax.fori_loop(start, stop, body, carry)
 
     def test(carry_lane: tuple[Carry, Lane]) -> Metrics:
-        (state, _), lane = carry_lane
-        params = state.params
-        metrics = {}
-        if config.env["kind"] == "matrix":
-            table = payoff.learned(learn.model, params, env, lane.env_params)
-            metrics = payoff.score(table, lane.env_params) | table._asdict()
-        key = jax.random.fold_in(state.key, 1)  # not split: evaluation leaves training alone
-        slots = env.spec.episode_limit + 1
-        return metrics | evaluate.greedy_episodes(
-            env, learn.model.utility, params["utility"], lane.env_params, key, 1, slots
-        )
+        carry, lane = carry_lane
+        return greedy_metrics(config, env, learn.model, carry.state, lane)
 
     advance_all, test_all = over_lanes(advance), over_lanes(test)
     return Program(
@@ -135,6 +100,65 @@ def program(config: Config, env: Env, n_lanes: int) -> Program:
     )
 
 
+def iterate(
+    config: Config,
+    env: Env,
+    learn: learner.Learner,
+    state: TrainState,
+    lane: Lane,
+    iteration: Array,
+) -> tuple[TrainState, Metrics]:
+    """One iteration of one lane: collect from `n_envs` environments, then learn.
+
+    Args:
+      config: the static part of what happens.
+      env: the environment.
+      learn: the learner.
+      state: the lane's state.
+      lane: the lane's hyper-parameters and environment parameters, without their axis K.
+      iteration: `[]` int, iterations before this one; not batched over lanes.
+
+    Returns:
+      The new state, and metrics to be summed over iterations.
+    """
+    step = iteration * config.steps_per_iteration
+
+    def act(key: Array, q: Array, avail: Array) -> Array:
+        return explore.EXPLORERS[config.explore](key, q, avail, lane.hyper, step)
+
+    def collect(key: Array) -> tuple[Segment, Episodes]:
+        utility, params = learn.model.utility, state.params["utility"]
+        return rollout.on_device(
+            env, utility, act, params, lane.env_params, key, config.segment_length
+        )
+
+    key, *keys = jax.random.split(state.key, config.n_envs + 1)
+    segments, episodes = jax.vmap(collect)(jnp.stack(keys))
+    state, metrics = learn.learn(
+        state._replace(key=key), segments, lane.env_params, lane.hyper, iteration
+    )
+    returns = jnp.where(episodes.ended, episodes.return_, 0.0)
+    return state, metrics | {
+        "episodes": jnp.sum(episodes.ended),
+        "train_return": jnp.sum(returns),
+    }
+
+
+def greedy_metrics(
+    config: Config, env: Env, model: Model, state: TrainState, lane: Lane
+) -> Metrics:
+    """Greedy play of one lane, and the learned table where the environment is a matrix game."""
+    key = jax.random.fold_in(state.key, 1)  # not split: evaluation leaves training alone
+    params, slots = state.params, env.spec.episode_limit + 1
+    metrics = evaluate.greedy_episodes(
+        env, model.utility, params["utility"], lane.env_params, key, 1, slots
+    )
+    if config.env["kind"] == "matrix":
+        table = payoff.learned(model, params, env, lane.env_params)
+        metrics |= payoff.score(table, lane.env_params) | table._asdict()
+    return metrics
+
+
 def _effort(what: str) -> dict[str, Any]:
     if jax.default_backend() != "cpu":
         return {}
@@ -147,19 +171,22 @@ def run(
     lane: Lane,
     start: int = 0,
     *,
+    save_every: int = 0,
     stop_early: Callable[[], bool] = lambda: False,
     on_progress: Callable[[int], None] = lambda iteration: None,
 ) -> Iterator[tuple[int, Carry, Report | None]]:
     """Train, and yield `(iteration, carry, report)` at every interval.
 
-    The report is None at a last item that comes early because `stop_early()` became true; that
-    carry continues bit for bit. The carry passed in is donated: use the one that comes out.
+    The report is None at an item between reports: where `save_every` asks for one, and the last
+    item if `stop_early()` became true. Every carry that comes out continues bit for bit; the one
+    passed in is donated.
 
     Args:
       program: from `program`.
       carry: from `program.init`, or a checkpoint.
       lane: the lanes.
       start: iterations done before.
+      save_every: iterations between items that are there to be saved; 0: none.
       stop_early: asked about twice a second.
       on_progress: told the iterations done, as often.
     """
@@ -167,8 +194,8 @@ def run(
     interval = config.iterations(config.eval_interval)
     iteration, chunk = start, 1
     while iteration < config.n_iterations:
-        goal = min((iteration // interval + 1) * interval, config.n_iterations)
-        since = iteration // interval * interval
+        stops = [(iteration // n + 1) * n for n in (interval, save_every) if n]
+        goal = min(*stops, config.n_iterations)
         while iteration < goal:
             stop = min(iteration + chunk, goal)
             called = time.perf_counter()
@@ -181,30 +208,27 @@ def run(
             if stop_early() and iteration < goal:
                 yield iteration, carry, None
                 return
-        metrics = report_metrics(program, carry, lane, since, iteration)
-        totals = jax.tree.map(jnp.zeros_like, carry.totals)
-        carry = carry._replace(totals=totals)
-        step = iteration * config.steps_per_iteration
-        yield iteration, carry, Report(step, metrics, time.perf_counter() - began)
+        report = None
+        if iteration % interval == 0 or iteration == config.n_iterations:
+            metrics = report_metrics(program, carry, lane)
+            step = iteration * config.steps_per_iteration
+            report = Report(step, metrics, time.perf_counter() - began)
+            carry = carry._replace(totals=jax.tree.map(jnp.zeros_like, carry.totals))
+        yield iteration, carry, report
         if stop_early():
             return
 
 
-def report_metrics(
-    program: Program, carry: Carry, lane: Lane, since: int, now: int
-) -> dict[str, np.ndarray]:
-    """Averages over iterations [since, now), and a greedy evaluation; arrays `[K, ...]`.
+def report_metrics(program: Program, carry: Carry, lane: Lane) -> dict[str, np.ndarray]:
+    """Averages since the last report, and a greedy evaluation; arrays `[K, ...]`.
 
     What was not measured (a loss before learning starts) is NaN.
     """
-    first = program.config.first_learning_iteration
-    n_learned = max(0, now - max(since, first))
     totals = {k: np.asarray(v) for k, v in carry.totals.items()}
     episodes, returns = totals.pop("episodes"), totals.pop("train_return")
+    learned = totals.pop("learned")  # iterations in which there was an update
     with np.errstate(invalid="ignore", divide="ignore"):
-        metrics = {
-            k: v / n_learned if n_learned else np.full_like(v, np.nan) for k, v in totals.items()
-        }
+        metrics = {k: v / learned for k, v in totals.items()}
         metrics["train_return"] = returns / episodes
     tested = program.evaluate(carry, lane)
     return metrics | {k: np.asarray(v) for k, v in tested.items()}

@@ -56,7 +56,26 @@ MISTAKES = [
     ("method.embed_dim=x", "method.embed_dim='x' must be of type int", "32"),
     ("method.embed_dim=0", "method.embed_dim=0 must be above 0", "32"),
     ("method.monotonic=true", "method.monotonic is no option", "embed_dim"),
-    ("env.foo=1", "env.foo is no option of matrix", ""),
+    ("env.foo=1", "env.foo is no option of matrix", "choose one of game"),
+    ("env.gam=a", "env.gam is no option of matrix", "did you mean game"),
+    ("env=matrix/random env.n_agents=3 env.n_actions=x", "env.n_actions='x'", "2 or more"),
+    ("env=matrix/random env.n_agents=2.5", "env.n_agents=2.5", "2 or more"),
+    ("env=matrix/random env.n_agents=null", "env.n_agents=None", "2 or more"),
+    ("env=matrix/random env.game_seed=1.5", "env.game_seed=1.5", "0 or more"),
+    ("env=matrix/random env.n_agents=20", "env.n_agents=20 exceeds", "fewer"),
+    ("env=matrix/file env.file=3", "'3' does not exist", ".npy"),
+    ("env.game=[a]", "env.game=['a'] is unknown", "climbing"),
+    ("segment_length=4", "segment_length=4 must be 2", "n_envs"),
+    ("seed=4294967295", "seed=4294967295", "lower one"),
+    ("seeds=1,2", "several values", "sweep.seeds"),
+    ("lr=[1", "cannot be read", "key=value"),
+    ("=5", "has no key", "key=value"),
+    ("env.=3", "env.=3", "key=value"),
+    ("method=[qmix,vdn]", "takes one name", "sweep.method"),
+    ("sweep.method=[[qmix]]", "is no name", "sweep.method=[one,two]"),
+    ("lr=1 sweep.lr=[1,2]", "lr is set and swept", "keep"),
+    ("sweep.run_dir=[a,b]", "sweep.run_dir is no sweep", "one value"),
+    ("sweep.seeds=[1,2]", "sweep.seeds is no sweep", "one value"),
     ("env=matrix/file", "exactly one of", "env.file"),
     ("sweep.lr=3", "needs a list", "sweep.lr=[1e-3,1e-4]"),
     ("sweep.lr=[]", "needs a list", "sweep.lr=[1e-3,1e-4]"),
@@ -77,9 +96,9 @@ def test_a_mistake_gets_a_short_message_before_anything_compiles(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train, "program", lambda *args: pytest.fail("it went on to compile"))
-    args = [override] if "run_dir" in override else [override, "run_dir=run"]
-    if "resume" in override:
-        args = [override]
+    args = override.split(" ")
+    if "run_dir" not in override and "resume" not in override:
+        args.append("run_dir=run")
     assert cli.main(["train", *args]) == 2
     message = capsys.readouterr().err
     assert value in message
@@ -99,7 +118,9 @@ def test_a_run_folder_that_exists_is_refused_and_kept(capsys, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "args",
     [["stabilty"], ["reproduce"], ["reproduce", "table9"], ["evaluate"], ["evaluate", "run=/nowhere"],
-     ["bench", "lanes=[0]"], ["bench", "lanes=x"], ["bench", "seconds=-1"]],
+     ["bench", "lanes=[0]"], ["bench", "lanes=x"], ["bench", "seconds=-1"],
+     ["bench", "lanes=[1"], ["bench", "lanes=[1.5]"], ["bench", "seconds=inf"],
+     ["reproduce", "table1", "method=qmix"], ["reproduce", "table1", "sweep.lr=[1,2]"]],
 )  # fmt: skip
 def test_mistakes_in_other_commands(args: list[str], capsys) -> None:
     assert cli.main(args) == 2

@@ -63,12 +63,6 @@ def test_negating_payoffs_and_output_layer_leaves_the_utilities_identical(
     assert np.ptp(np.asarray(tested["q_tot"][0])) > 5, "it did not learn, so it proves nothing"
 
 
-def test_by_that_symmetry_a_seed_is_optimal_on_one_of_the_two_games_at_most() -> None:
-    """P_y + P_-y <= 1: on the seeds above, no greedy joint action is best in both."""
-    y = np.array([[12, -12, -12], [-12, 0, 0], [-12, 0, 0]])
-    assert not np.any((y == y.max()) & (-y == (-y).max()))
-
-
 def test_flipping_an_agents_head_and_its_mixing_weights_leaves_q_tot_identical() -> None:
     spec = EnvSpec(n_agents=3, n_actions=4, obs_size=5, state_size=6, episode_limit=1)
     mixer = Qmix(spec, 8, 16, monotonic=False)

@@ -76,13 +76,16 @@ def test_merging_a_batch_into_a_histogram_changes_no_gradient() -> None:
     from jaxvff import config
     from jaxvff.options import bind_env, bind_loss
 
-    for name in ("nmqmix", "qtran", "qplex", "cw_qmix"):
-        one = config.load([f"method={name}", "env=matrix/b", "hidden_dim=8"])
+    large = ["env=matrix/random", "env.n_actions=17"]  # 289 cells: more than a uint8 counts
+    cases = [(m, ["env=matrix/b"], 128) for m in ("nmqmix", "qtran", "qplex", "cw_qmix")]
+    for name, game, n in [*cases, ("nmqmix", large, 512)]:
+        one = config.load([f"method={name}", *game, "hidden_dim=8"])
         env = bind_env(one.env, ENVS)
         model = learner.make_model(one, env)
         params, target = (learner.init_params(one, model, jax.random.key(k)) for k in (0, 1))
-        action = jax.random.randint(jax.random.key(2), (128, 2, 2), 0, 3)
-        reward = jnp.stack([env.params[tuple(action[:, 0].T)], jnp.zeros(128)], 1)
+        action = jax.random.randint(jax.random.key(2), (n, 2, 2), 0, env.spec.n_actions)
+        reward = jnp.stack([env.params[tuple(action[:, 0].T)], jnp.zeros(n)], 1)
+        action = action.astype(jnp.uint8)
         hyper = jax.tree.map(jnp.float32, one.hyper())
         grads = []
         for codec in (env.codec, env.codec._replace(merge=None)):
@@ -165,5 +168,5 @@ def test_several_updates_per_collection_and_several_envs() -> None:
     before = params_of(carry)
     carry = program.advance(carry, lane, 0, 20)
     assert difference(params_of(carry), before) > 0
-    metrics = train.report_metrics(program, carry, lane, 0, 20)
+    metrics = train.report_metrics(program, carry, lane)
     assert np.isfinite(metrics["loss"]).all()

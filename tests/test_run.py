@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -42,7 +43,8 @@ def state(folder: Path):
     groups = experiment.old_run(folder)[1]
     program = train.program(groups[0].config, groups[0].values[0].env, groups[0].n_lanes)
     like = jax.eval_shape(program.init, groups[0].lanes())
-    return checkpoint.restore(checkpoint.latest(folder / "checkpoint"), like)
+    saved = checkpoint.latest(folder / "checkpoint")
+    return checkpoint.restore(saved, like, groups[0].fingerprint())
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +79,6 @@ def test_metrics_keep_every_seed_apart(straight: Path) -> None:
 
 
 def test_a_run_can_be_made_longer(straight: Path, tmp_path: Path, capsys) -> None:
-    import shutil
-
     folder = tmp_path / "longer"
     shutil.copytree(straight, folder)
     assert cli.main(["train", f"resume={folder}", "total_steps=240"]) == 0
@@ -117,12 +117,17 @@ def damage_manifest(path: Path) -> None:
     (path / checkpoint.MANIFEST).write_text("{")
 
 
-@pytest.mark.parametrize("damage", [damage_flip, damage_cut, damage_remove, damage_manifest])
+def damage_digests(path: Path) -> None:
+    manifest = json.loads((path / checkpoint.MANIFEST).read_text())
+    (path / checkpoint.MANIFEST).write_text(json.dumps(manifest | {"sha256": [1]}))
+
+
+@pytest.mark.parametrize(
+    "damage", [damage_flip, damage_cut, damage_remove, damage_manifest, damage_digests]
+)
 def test_a_damaged_checkpoint_is_refused_and_left_alone(
     straight: Path, tmp_path: Path, damage, capsys
 ) -> None:
-    import shutil
-
     folder = tmp_path / "damaged"
     shutil.copytree(straight, folder)
     path = checkpoint.latest(folder / "checkpoint")
@@ -135,15 +140,69 @@ def test_a_damaged_checkpoint_is_refused_and_left_alone(
     assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == files
 
 
-def test_a_checkpoint_of_another_config_is_refused(straight: Path, tmp_path: Path) -> None:
-    import shutil
-
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (("hidden_dim=8", "hidden_dim=9"), "float32"),  # other shapes
+        (("seeds=2", "seeds=2\n- lr=0.5"), "config, seeds or payoffs"),  # same shapes
+        (("seeds=2", "seeds=2\n- env=matrix/b"), "config, seeds or payoffs"),
+        (("seeds=2", "seeds=2\n- method=qmix"), "config, seeds or payoffs"),
+        (("seeds=2", "seeds=2\n- seed=7"), "config, seeds or payoffs"),
+        (("total_steps=200", "total_steps=160"), "raise it"),
+    ],
+)
+def test_a_foreign_checkpoint_is_refused(straight: Path, tmp_path: Path, change, says: str) -> None:
     folder = tmp_path / "foreign"
     shutil.copytree(straight, folder)
     saved = (folder / "run.yaml").read_text()
-    (folder / "run.yaml").write_text(saved.replace("hidden_dim=8", "hidden_dim=9"))
-    with pytest.raises(UserError, match=r"of another run: .* float32\[2, .*9.*resume with"):
+    assert change[0] in saved
+    (folder / "run.yaml").write_text(saved.replace(*change))
+    with pytest.raises(UserError, match=says):
         run(folder, "resume")
+
+
+def test_a_mistake_while_resuming_leaves_the_run_as_it_was(straight: Path, capsys) -> None:
+    before = (straight / "run.yaml").read_text()
+    assert cli.main(["train", f"resume={straight}", "total_steps=2e4"]) == 2
+    assert "total_steps" in capsys.readouterr().err
+    assert (straight / "run.yaml").read_text() == before
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_two_devices_is_restored_on_one(tmp_path: Path) -> None:
+    """Saved by a process with two devices, read by one with a single device."""
+    script = (
+        "import jax, sys; jax.config.update('jax_num_cpu_devices', int(sys.argv[1]));"
+        "from jaxvff import cli; sys.exit(cli.main(sys.argv[2:]))"
+    )
+    folder = f"run_dir={tmp_path}/run"
+    for n, args in ((2, ["train", *TINY, folder]), (1, ["evaluate", f"run={tmp_path}/run"])):
+        prefix = ["taskset", "-c", "0"] if n == 1 and shutil.which("taskset") else []
+        done = subprocess.run(
+            [*prefix, sys.executable, "-c", script, str(n), *args], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    assert "greedy-optimal" in done.stdout
+
+
+def test_checkpoints_come_at_their_own_interval(tmp_path: Path, monkeypatch) -> None:
+    saved = []
+    monkeypatch.setattr(checkpoint, "save", lambda folder, step, *rest: saved.append(step))
+    run(tmp_path / "run", "checkpoint_interval=30", "total_steps=100")
+    assert saved == [30, 60, 90, 100]
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [40, 80, 100]
+
+
+def test_averages_do_not_depend_on_where_a_run_was_cut(tmp_path: Path) -> None:
+    """A run that ended between two reports and went on: means over what was really summed."""
+    run(tmp_path / "cut", "total_steps=100")
+    groups = experiment.old_run(tmp_path / "cut", "train", ["total_steps=120"])[1]
+    list(experiment.execute(tmp_path / "cut", groups, resume=True))
+    run(tmp_path / "whole", "total_steps=120")
+    cut, whole = metrics(tmp_path / "cut"), metrics(tmp_path / "whole")
+    assert [line["step"] for line in cut] == [40, 80, 100, 120]
+    for a, b, c in zip(cut[-2]["loss"], cut[-1]["loss"], whole[-1]["loss"], strict=True):
+        np.testing.assert_allclose((a + b) / 2, c, rtol=1e-5)
 
 
 def test_a_failed_save_keeps_the_checkpoint_before_it(tmp_path: Path, monkeypatch) -> None:
