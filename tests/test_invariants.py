@@ -27,8 +27,10 @@ def negate_output_layer(mixer: dict) -> dict:
     return mixer
 
 
-@pytest.mark.parametrize("utility", ["mlp", "gru"])
-@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
+@pytest.mark.parametrize(
+    ("utility", "optimizer"),
+    [("mlp", "adam"), pytest.param("gru", "rmsprop", marks=pytest.mark.slow)],
+)
 def test_negating_payoffs_and_output_layer_leaves_the_utilities_identical(
     utility: str, optimizer: str
 ) -> None:

@@ -77,7 +77,7 @@ def test_merging_a_batch_into_a_histogram_changes_no_gradient() -> None:
     from jaxvff.options import bind_env, bind_loss
 
     large = ["env=matrix/random", "env.n_actions=17"]  # 289 cells: more than a uint8 counts
-    cases = [(m, ["env=matrix/b"], 128) for m in ("nmqmix", "qtran", "qplex", "cw_qmix")]
+    cases = [(m, ["env=matrix/b"], 128) for m in ("qplex", "cw_qmix")]
     for name, game, n in [*cases, ("nmqmix", large, 512)]:
         one = config.load([f"method={name}", *game, "hidden_dim=8"])
         env = bind_env(one.env, ENVS)
@@ -92,7 +92,7 @@ def test_merging_a_batch_into_a_histogram_changes_no_gradient() -> None:
             f = lambda p, codec=codec: learner.batch_loss(
                 model, bind_loss(one.method), codec, p, target, (action, reward), env.params, hyper
             )[0]
-            grads.append(jax.grad(f)(params))
+            grads.append(jax.jit(jax.grad(f))(params))
         scale = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(grads[1]))
         assert difference(*grads) < 2e-6 * scale, name
 
@@ -158,7 +158,7 @@ def test_chunks_of_any_length_are_the_same_run_bit_for_bit() -> None:
 def test_a_step_that_decides_a_branch_stays_a_branch_under_vmap() -> None:
     """A batched predicate would turn cond into select, and every lane would pay both sides."""
     program, carry, lane = start("seeds=4", *SMALL)
-    jaxpr = str(jax.make_jaxpr(program.advance)(carry, lane, 0, 3))
+    jaxpr = str(program.advance.trace(carry, lane, 0, 3).jaxpr)
     assert jaxpr.count("cond[") == 2  # start of learning, target sync
 
 

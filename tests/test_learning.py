@@ -17,7 +17,9 @@ def learn(*overrides: str) -> dict[str, np.ndarray]:
     return report.metrics
 
 
-@pytest.mark.parametrize("method", ["vdn", "qmix", "qatten", "iql"])
+@pytest.mark.parametrize(
+    "method", ["vdn", "iql", *(pytest.param(m, marks=pytest.mark.slow) for m in ("qmix", "qatten"))]
+)
 def test_an_additive_game_is_solved_by_every_monotone_method(method: str) -> None:
     """y = f(a) + g(b): the sum of utilities represents it, so greedy agents are optimal."""
     rows, columns = np.array([0.0, 3.0, -2.0]), np.array([1.0, -4.0, 2.0])
@@ -45,6 +47,7 @@ def test_methods_with_a_full_joint_value_solve_game_a_more_often_than_not(method
     assert learn(f"method={method}")["optimal"].mean() > 0.5
 
 
+@pytest.mark.slow
 def test_three_agents_and_a_gru_learn_too() -> None:
     payoff = np.zeros((2, 2, 2))
     payoff[1, 1, 1], payoff[0, 0, 0] = 5.0, 1.0

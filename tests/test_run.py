@@ -54,7 +54,7 @@ def straight(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("stop_after", [0, 2, 5])
+@pytest.mark.parametrize("stop_after", [0, pytest.param(5, marks=pytest.mark.slow)])
 def test_an_interrupted_and_resumed_run_equals_a_straight_one_bit_for_bit(
     straight: Path, tmp_path: Path, stop_after: int
 ) -> None:
@@ -193,6 +193,7 @@ def test_checkpoints_come_at_their_own_interval(tmp_path: Path, monkeypatch) -> 
     assert [line["step"] for line in metrics(tmp_path / "run")] == [40, 80, 100]
 
 
+@pytest.mark.slow
 def test_averages_do_not_depend_on_where_a_run_was_cut(tmp_path: Path) -> None:
     """A run that ended between two reports and went on: means over what was really summed."""
     run(tmp_path / "cut", "total_steps=100")
@@ -225,7 +226,7 @@ def test_a_failed_save_keeps_the_checkpoint_before_it(tmp_path: Path, monkeypatc
 def test_a_sweep_of_traced_keys_is_one_program(tmp_path: Path) -> None:
     groups = plan(
         [*TINY, "sweep.epsilon_end=[0.1,1.0]", "sweep.lr=[1e-3,1e-2]", "sweep.env=[matrix/a,matrix/b]",
-         "sweep.td_lambda=[0,0.9]", "sweep.init_scale=[1,2]", "sweep.epsilon_steps=[10,20]"]
+         "sweep.td_lambda=[0,0.9]", "sweep.init_scale=[1,2]", "sweep.temperature=[1,2]"]
     )  # fmt: skip
     assert len(groups) == 1
     assert groups[0].n_lanes == 2**6 * 2

@@ -1,0 +1,9 @@
+"""Settings for all tests, before JAX starts."""
+
+from __future__ import annotations
+
+import os
+
+# Tests compile a hundred small programs and run each for a moment: half the time goes without
+# LLVM's optimisation. The training loop asks for its own level (jaxvff/train.py) and keeps it.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
