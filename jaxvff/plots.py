@@ -20,7 +20,6 @@ CURVES = {
     "max_error": "largest error of the table (env units)",
     "test_return": "greedy return (env units)",
 }
-SHARES = {"fit": "fit", "optimal": "greedy-optimal", "both": "both"}
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -63,20 +62,18 @@ def heat_map(
     for (i, j), x in np.ndenumerate(values):
         dark = abs(np.nan_to_num(x)) > 0.6 * span
         axes.text(j, i, show.number(x), ha="center", va="center", color="w" if dark else "k")
-    for axis, agent in ((axes.yaxis, 0), (axes.xaxis, 1)):
+    for axis, agent, space in ((axes.yaxis, 0, " "), (axes.xaxis, 1, "\n")):
         labels = [
-            show.LETTERS[k]
-            if utilities is None
-            else f"{show.LETTERS[k]} ({show.number(utilities[agent, k])})"
-            for k in range(len(values))
+            letter if utilities is None else f"{letter}{space}({show.number(utilities[agent, k])})"
+            for k, letter in enumerate(show.LETTERS[: len(values)])
         ]
         axis.set_ticks(range(len(values)), labels)
-    best = show._greedy_cell(values) if utilities is None else show._greedy(utilities)
+    best = show.greedy_cell(values) if utilities is None else show.greedy(utilities)
     frame = plt.Rectangle(
         (best[1] - 0.47, best[0] - 0.47), 0.94, 0.94, fill=False, ec="lime", lw=2.5
     )
     axes.add_patch(frame)
-    axes.set_title(name, fontsize=9)
+    axes.set_title(name, fontsize=8)
 
 
 def learning_curves(records: list[dict[str, Any]], folder: Path, path: Path) -> None:
@@ -96,9 +93,9 @@ def learning_curves(records: list[dict[str, Any]], folder: Path, path: Path) -> 
             _band(ax, steps, [line[key] for line in mine], label)
         if has_shares:
             one = len(records) == 1
-            for key in SHARES if one else ["both"]:
+            for key in show.RATES if one else ["both"]:
                 share = [np.mean(line[key]) for line in mine]
-                axes[0, -1].plot(steps, share, label=SHARES[key] if one else label)
+                axes[0, -1].plot(steps, share, label=show.RATES[key] if one else label)
     for ax, key in zip(axes[0], panels, strict=False):
         ax.set(title=CURVES[key], xlabel="env steps per seed")
         if key != "test_return":

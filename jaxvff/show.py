@@ -84,7 +84,8 @@ def print_results(console: Console, records: list[dict[str, Any]]) -> None:
 def title(r: dict[str, Any]) -> str:
     """The method, the game, and the sweep's label."""
     game = r["env"].get("game") or r["env"].get("file") or "payoff"
-    label = ", ".join(f"{k}={v}" for k, v in r["sweep"].items() if k not in ("method", "env"))
+    parts = (f"{k}={v}" for k, v in r["sweep"].items() if k not in ("method", "env"))
+    label = ", ".join(part if len(part) < 30 else f"{part[:28]}…" for part in parts)
     return f"{r['method']} on {r['env']['kind']}/{game}" + (f", {label}" if label else "")
 
 
@@ -101,8 +102,9 @@ def rates_table(records: list[dict[str, Any]]) -> Table:
 
 
 def rate_text(rate: dict[str, Any]) -> str:
-    """0.44 [0.28, 0.61]."""
-    return f"{rate['rate']:.2f} \\[{rate['low']:.2f}, {rate['high']:.2f}]"
+    """0.44 (.28-.61), the interval in brackets."""
+    low, high = (f"{rate[k]:.2f}".removeprefix("0") for k in ("low", "high"))
+    return f"{rate['rate']:.2f} ({low}-{high})"
 
 
 def learned_table(r: dict[str, Any]) -> Group:
@@ -123,7 +125,7 @@ def _grid(name: str, values: np.ndarray, utilities: np.ndarray | None) -> Table:
         value = "" if utilities is None else f"({number(utilities[agent, action])})"
         return LETTERS[action] + value
 
-    best = _greedy(utilities) if utilities is not None else _greedy_cell(values)
+    best = greedy(utilities) if utilities is not None else greedy_cell(values)
     corner = r"u1 \ u2" if utilities is None else r"Q1 \ Q2"
     table = Table(title=name, title_justify="left")
     table.add_column(corner)
@@ -145,21 +147,23 @@ def number(x: float) -> str:
 def _joint_actions(true: np.ndarray, learned: np.ndarray, utilities: np.ndarray) -> Table:
     order = np.argsort(-true, axis=None)[:8]
     cells = [np.unravel_index(i, true.shape) for i in order]
-    greedy = _greedy(utilities)
+    chosen = greedy(utilities)
     table = Table(title="largest payoffs, then the greedy joint action")
     for name in ("joint action", "true", "learned"):
         table.add_column(name, justify="right")
-    for cell in [*cells, greedy]:
+    for cell in [*cells, chosen]:
         name = " ".join(map(str, map(int, cell)))
         table.add_row(name, f"{true[cell]:.2f}", f"{learned[cell]:.2f}")
     return table
 
 
-def _greedy(utilities: np.ndarray) -> tuple[int, ...]:
+def greedy(utilities: np.ndarray) -> tuple[int, ...]:
+    """The joint action of greedy agents."""
     return tuple(int(i) for i in np.argmax(utilities, axis=-1))
 
 
-def _greedy_cell(values: np.ndarray) -> tuple[int, ...]:
+def greedy_cell(values: np.ndarray) -> tuple[int, ...]:
+    """The joint action with the largest value."""
     return tuple(int(i) for i in np.unravel_index(np.argmax(values), values.shape))
 
 
