@@ -116,6 +116,7 @@ def test_the_matrix_codec_rebuilds_the_segments_that_were_collected() -> None:
         assert replay.nbytes(env.codec.pack(segment)) == slots * (2 + 4)
 
 
+@pytest.mark.slow
 def test_vmapped_seeds_equal_separate_runs() -> None:
     """To 1e-4 after 300 updates of size 1e-3, on random play.
 
@@ -132,6 +133,7 @@ def test_vmapped_seeds_equal_separate_runs() -> None:
         assert difference(mine, alone) < 1e-4, f"seed {seed}"
 
 
+@pytest.mark.slow
 def test_lanes_in_turns_equal_lanes_at_once() -> None:
     """The size of a vmap is a choice of speed: 4 lanes in blocks of 2, or all at once."""
     runs = []
