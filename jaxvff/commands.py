@@ -120,7 +120,6 @@ def _execute(
     )  # fmt: skip
     results: list[Result] = []
     with experiment.interruptible() as stopped, Progress(*columns, console=console) as bar:
-        # A task per group: methods differ in speed, so one bar could not tell the time left.
         total = sum(g.n_lanes * g.config.total_steps for g in groups)
         task = bar.add_task("compiling", total=total, speed="")
         done = 0

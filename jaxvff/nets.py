@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxvff.scan import scan
 from jaxvff.types import Array, EnvSpec, Segment
 
 
@@ -124,9 +125,7 @@ class Utility(NamedTuple):
             carry, q, features = self.step(params, carry, inputs)
             return carry, (q, features)
 
-        # A loop of a few slots costs more than its body: one-step games are unrolled.
-        unroll = len(segment.mask) if len(segment.mask) <= 4 else 1
-        return jax.lax.scan(slot, initial, (xs, segment.is_first), unroll=unroll)[1]
+        return scan(slot, initial, (xs, segment.is_first))[1]
 
     def _no_input(self) -> tuple[Array, Array, Array]:
         spec = self.spec

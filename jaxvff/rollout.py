@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvff.nets import Utility
+from jaxvff.scan import scan
 from jaxvff.types import Array, Env, Episodes, Params, Segment
 
 Act = Callable[[Array, Array, Array], Array]  # (key, q[A, U], avail[A, U]) -> action[A]
@@ -69,5 +70,4 @@ def on_device(
     first = env.reset(reset_key, env_params)
     start = (*first, utility.initial_carry(), zero, jnp.array(True), jnp.zeros(()), jnp.array(0))
     xs = (jax.random.split(scan_key, n_slots), jnp.arange(n_slots) == n_slots - 1)
-    # A loop of a few slots costs more than its body: one-step games are unrolled.
-    return jax.lax.scan(slot, start, xs, unroll=n_slots if n_slots <= 4 else 1)[1]
+    return scan(slot, start, xs)[1]

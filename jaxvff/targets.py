@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
-import jax
 import jax.numpy as jnp
 
 from jaxvff.explore import greedy
+from jaxvff.scan import scan
 from jaxvff.types import Array, Segment
 
 
@@ -53,9 +53,7 @@ def td_lambda(x: Bootstrap, lambda_: float | Array) -> Array:
         return g, g
 
     slots = (x.reward, x.discount, v_next, goes_on, x.mask)
-    # A loop of a few slots costs more than its body: one-step games are unrolled.
-    unroll = len(x.mask) if len(x.mask) <= 4 else 1
-    return jax.lax.scan(back, jnp.zeros_like(x.value[0]), slots, reverse=True, unroll=unroll)[1]
+    return scan(back, jnp.zeros_like(x.value[0]), slots, reverse=True)[1]
 
 
 def n_step(x: Bootstrap, n: int) -> Array:
