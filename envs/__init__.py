@@ -17,5 +17,21 @@ def _matrix() -> Callable[..., Env]:
     return matrix.make
 
 
+def _smax() -> Callable[..., Env]:
+    from jaxvff.envs import smax
+
+    return smax.make
+
+
+def _jaxmarl() -> Callable[..., Env]:
+    from jaxvff.envs import jaxmarl
+
+    return jaxmarl.make
+
+
 # kind -> a function that imports the module and returns its make(**options)
-ENVS: dict[str, Callable[[], Callable[..., Env]]] = {"matrix": _matrix}
+ENVS: dict[str, Callable[[], Callable[..., Env]]] = {
+    "matrix": _matrix,
+    "smax": _smax,
+    "jaxmarl": _jaxmarl,
+}

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import yaml
 
-from jaxvff.types import Array, Codec, Env, EnvSpec, Segment, TimeStep, UserError
+from jaxvff.types import Array, Codec, Env, EnvSpec, Outcome, Segment, UserError, View
 
 GAMES: dict[str, list] = {
     # Table 1 of the paper, after Son et al. (2019).
@@ -123,25 +123,22 @@ def _env(payoff: np.ndarray) -> Env:
     n_agents, n_actions = payoff.ndim, payoff.shape[0]
     spec = EnvSpec(n_agents, n_actions, STATE_SIZE, STATE_SIZE, episode_limit=1)
 
-    def observe(taken: int, reward: Array) -> TimeStep:
+    def reset(key: Array, params: Array) -> Array:
+        return jnp.array(0)
+
+    def step(key: Array, state: Array, action: Array, params: Array) -> tuple[Array, Outcome]:
+        return state + 1, Outcome(params[tuple(action)], jnp.array(True), jnp.array(False))
+
+    def observe(taken: Array, params: Array) -> View:
         state = jnp.eye(STATE_SIZE)[taken]
-        return TimeStep(
+        return View(
             obs=jnp.tile(state, (n_agents, 1)),
             state=state,
             avail=jnp.ones((n_agents, n_actions), bool),
-            reward=reward,
-            terminated=jnp.array(bool(taken)),
-            truncated=jnp.array(False),
         )
 
-    def reset(key: Array, params: Array) -> tuple[tuple, TimeStep]:
-        return (), observe(0, jnp.zeros(()))
-
-    def step(key: Array, state: tuple, action: Array, params: Array) -> tuple[tuple, TimeStep]:
-        return (), observe(1, params[tuple(action)])
-
     signature = ("matrix", spec)
-    return Env(spec, jnp.asarray(payoff), reset, step, signature, _codec(spec, observe))
+    return Env(spec, jnp.asarray(payoff), reset, step, observe, signature, _codec(spec, observe))
 
 
 def _codec(spec: EnvSpec, observe: Any) -> Codec:
@@ -158,9 +155,7 @@ def _codec(spec: EnvSpec, observe: Any) -> Codec:
     def unpack(stored: tuple[Array, Array], params: Array) -> Segment:
         action, reward = stored
         final = np.arange(len(reward)) % 2 == 1  # slots alternate: the step, what it led to
-        steps = jax.tree.map(
-            lambda *leaves: jnp.stack(leaves), *(observe(int(f), jnp.zeros(())) for f in final)
-        )
+        steps = jax.vmap(observe, (0, None))(jnp.asarray(final, jnp.int32), params)
         # A last slot without a successor is cut by the segment's end: no transition.
         mask = ~final & (np.arange(len(reward)) < len(reward) - 1)
         return Segment(

@@ -40,6 +40,7 @@ KEYS = """\
   explore=     epsilon_greedy (epsilon_start= epsilon_end= epsilon_steps=) | softmax (temperature=)
   utility=     mlp | gru    hidden_dim= shared= agent_id= last_action= init_scale=
   run_dir=     a new folder; default runs/<date>_<method>
+  tensorboard=true   wandb=<project>   curves there, too, every seed apart
   sweep.<key>=[...]   any key; lr, gamma, td_lambda, epsilon_*, temperature, target_tau,
                init_scale and payoffs share one compiled program
 """

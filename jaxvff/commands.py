@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from jaxvff import bench, checkpoint, experiment, plots, sharding, show, table1, train
+from jaxvff import bench, checkpoint, experiment, marl_eval, plots, sharding, show, table1, train
 from jaxvff.experiment import Result
 from jaxvff.log import write_json
 from jaxvff.plan import Group, plan
@@ -97,15 +97,20 @@ def take(overrides: list[str], *keys: str) -> tuple[list[str], dict[str, str]]:
 
 
 def write_results(folder: Path, results: list[Result]) -> list[dict[str, Any]]:
-    """table.json, table.png and curves.png, for what was trained."""
+    """table.json, table.png, curves.png and marl_eval.json, for what was trained."""
     records = [show.record(r) for r in results]
-    if records:
-        write_json(folder / "table.json", {"machine": show.machine(), "results": records})
-        if "rates" in records[0]:
-            plots.learned_tables(records, folder / "table.png")
-    for place in dict.fromkeys(r.folder for r in results):
-        mine = [rec for rec, r in zip(records, results, strict=True) if r.folder == place]
-        plots.learning_curves(mine, place, place / "curves.png")
+    if not records:
+        return records
+    write_json(folder / "table.json", {"machine": show.machine(), "results": records})
+    if "rates" in records[0]:
+        plots.learned_tables(records, folder / "table.png")
+    curves = [
+        (rec, show.curve(r.folder, rec["sweep"])) for rec, r in zip(records, results, strict=True)
+    ]
+    for place in {folder, *(r.folder for r in results)}:
+        mine = [c for c, r in zip(curves, results, strict=True) if place in (folder, r.folder)]
+        plots.learning_curves(mine, place / "curves.png")
+    marl_eval.write([c for c in curves if "aggregate" in c[0]], folder)
     return records
 
 

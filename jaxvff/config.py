@@ -17,10 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import jaxvff.configs
+from jaxvff.bonus import BONUSES
 from jaxvff.explore import EXPLORERS
 from jaxvff.methods import METHODS
 from jaxvff.nets import UTILITIES
 from jaxvff.options import check_method, choose, closest
+from jaxvff.replay import REPLAYS
 from jaxvff.targets import BOOTSTRAPS, RETURNS
 from jaxvff.types import Hyper, UserError
 
@@ -48,6 +50,7 @@ class Config:
     seed: int = _within(0, 0, 2**32 - 1)
     total_steps: int = _within(10_000, 1)  # env steps per seed
     eval_interval: int = _within(500, 1)  # env steps between reports, greedy evaluation included
+    eval_episodes: int = _within(32, 1)  # greedy episodes per report and seed
     checkpoint_interval: int = _within(0, 0)  # env steps; 0 = at the end and at Ctrl-C only
     # Learning
     lr: float = _within(1e-3, 0)
@@ -64,6 +67,9 @@ class Config:
     buffer_size: int = _within(5000, 1)  # segments
     learn_start: int = _within(128, 1)  # segments in replay before the first update
     updates: int = _within(1, 1)  # gradient steps after each collection
+    replay: str = _one_of("uniform", REPLAYS)
+    priority_exponent: float = _within(0.6, 0, 1)  # of replay=prioritised
+    importance_exponent: float = _within(0.4, 0, 1)  # of replay=prioritised
     # Collection
     n_envs: int = _within(1, 1)  # environments per seed
     segment_length: int = _within(2, 2)  # slots; an episode of L steps takes L + 1
@@ -72,6 +78,10 @@ class Config:
     epsilon_end: float = _within(0.05, 0, 1)
     epsilon_steps: int = _within(5_000, 1)  # env steps from start to end, linear
     temperature: float = _within(1.0, 0, open_=True)  # of explore=softmax
+    bonus: str = _one_of("none", BONUSES)  # exploration bonus, added when segments are sampled
+    bonus_beta: float = _within(0.1, 0)  # its factor; the bonus is in standard deviations
+    rnd_dim: int = _within(64, 1)  # width of RND's networks
+    rnd_lr: float = _within(1e-4, 0)  # learning rate of RND's predictor
     # Networks
     utility: str = _one_of("gru", UTILITIES)
     hidden_dim: int = _within(64, 1)
@@ -82,6 +92,8 @@ class Config:
     # Execution
     lanes_per_device: int = _within(64, 1)  # lanes vmapped at once; more run in turns
     run_dir: str | None = None  # folder of the results; null: runs/<date>_<method>
+    tensorboard: bool = False  # event files, a folder per sweep value and seed
+    wandb: str | None = None  # project of Weights & Biases, a run per seed; null: off
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):

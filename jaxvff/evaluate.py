@@ -2,48 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from jaxvff import explore, rollout
 from jaxvff.nets import Utility
-from jaxvff.types import Array, Env, Metrics
+from jaxvff.rollout import Player
+from jaxvff.types import Array, Env, Metrics, Params
 
 
-def greedy_episodes(
-    env: Env, utility: Utility, params: Any, env_params: Any, key: Array, n_envs: int, n_slots: int
-) -> Metrics:
-    """Mean return and length of the whole episodes that greedy play finishes.
+def greedy_player(env: Env, utility: Utility, params: Params, env_params: object) -> Player:
+    """Agents that take their best available action."""
+    return Player(env, utility, lambda key, q, avail: explore.greedy(q, avail), params, env_params)
+
+
+def greedy_episodes(player: Player, key: Array, n_episodes: int) -> Metrics:
+    """Means over `n_episodes` whole episodes, each from its own start.
+
+    One episode per environment: whichever episodes end first in a fixed number of steps would be
+    the short ones.
 
     Args:
-      env: the environment.
-      utility: the utility networks.
-      params: parameters of the utility networks.
-      env_params: the environment's traced parameters.
+      player: from greedy_player.
       key: PRNG key.
-      n_envs: environments played side by side.
-      n_slots: slots per environment; at least episode_limit + 1, to finish one episode each.
+      n_episodes: played side by side.
 
     Returns:
-      Scalars test_return and test_length (NaN if no episode ended) and test_episodes.
+      Scalars test_return, test_length, and a test_<name> for each result of the environment.
     """
-
-    def act(key: Array, q: Array, avail: Array) -> Array:
-        return explore.greedy(q, avail)
-
-    def play(key: Array) -> Any:
-        return rollout.on_device(env, utility, act, params, env_params, key, n_slots)[1]
-
-    episodes = jax.vmap(play)(jax.random.split(key, n_envs))
-    n = jnp.sum(episodes.ended)
-
-    def mean(x: Array) -> Array:
-        return jnp.sum(jnp.where(episodes.ended, x, 0)) / n
-
-    return {
-        "test_return": mean(episodes.return_),
-        "test_length": mean(episodes.length),
-        "test_episodes": n,
-    }
+    plays = jax.vmap(lambda k: rollout.episode(player, k))(jax.random.split(key, n_episodes))
+    ends = {"return": plays.return_, "length": plays.length, **plays.results}
+    return {f"test_{name}": jnp.mean(x, dtype=jnp.float32) for name, x in ends.items()}

@@ -7,22 +7,24 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import yaml
 
-from jaxvff import checkpoint, config, sharding, train
+from jaxvff import checkpoint, config, sharding, sinks, train
 from jaxvff.log import JsonLines, write_json, write_text
 from jaxvff.plan import Group, Value, plan
+from jaxvff.sinks import SINKS, Sink
 from jaxvff.types import UserError
 
 RUN_FILE, METRICS_FILE, TIMING_FILE = "run.yaml", "metrics.jsonl", "timing.json"
 CHECKPOINTS = "checkpoint"
+RESUMABLE = ("total_steps", *SINKS)  # the keys that decide no number of a run
 
 
 class Result(NamedTuple):
@@ -40,6 +42,7 @@ def new_run(overrides: list[str], command: str = "train") -> tuple[Path, list[Gr
     """Plan a run and make its folder, which says how to repeat it."""
     groups = plan(overrides)
     first = groups[0].config
+    sinks.check(first)
     if first.run_dir is None:
         name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{groups[0].config.method['name']}"
         folder = Path("runs") / name
@@ -63,15 +66,16 @@ def old_run(
     Args:
       folder: the run folder.
       command: the one that has to have made it; None: any.
-      extra: overrides for the rest of the run; only total_steps may change.
+      extra: overrides for the rest of the run, of RESUMABLE keys.
 
     Raises:
       UserError: there is no such folder, it is none of ours, or `extra` changes the run.
     """
     for text in extra or []:
-        if not text.startswith("total_steps="):
+        if text.split("=", 1)[0] not in RESUMABLE:
             raise UserError(
-                f"{text} cannot change in a resumed run, only total_steps can; start a new run"
+                f"{text} cannot change in a resumed run, only {', '.join(RESUMABLE)} can; start a "
+                "new run"
             )
     try:
         saved = yaml.safe_load((folder / RUN_FILE).read_text())
@@ -129,16 +133,19 @@ def execute(
       stop_early: asked about twice a second.
       on_progress: told the env steps per lane that a group has done, as often.
     """
+    if resume:  # a new run was checked before it had a folder
+        sinks.check(groups[0].config)
     for index, group in enumerate(groups):
         place = group_folder(folder, groups, index)
         place.mkdir(exist_ok=True)
-        yield _train_group(place, group, resume, stop_early, on_progress)
+        yield _train_group(place, folder.resolve().name, group, resume, stop_early, on_progress)
         if stop_early():
             return
 
 
 def _train_group(
     folder: Path,
+    name: str,
     group: Group,
     resume: bool,
     stop_early: Callable[[], bool],
@@ -151,7 +158,7 @@ def _train_group(
     saved = checkpoint.latest(folder / CHECKPOINTS) if resume else None
     start, carry = restored(saved, group, program, lane) if saved else (0, program.init(lane))
     program, compile_s = _compile(program, carry, lane, start)
-    lines = JsonLines(folder / METRICS_FILE, start * one.steps_per_iteration if saved else None)
+    resume_step = start * one.steps_per_iteration if saved else None
     save_every = one.iterations(one.checkpoint_interval) if one.checkpoint_interval else 0
     run = train.run(
         program,
@@ -165,11 +172,11 @@ def _train_group(
     fingerprint = group.fingerprint()
     metrics: dict[str, np.ndarray] = {}
     iteration, last_saved, latest = start, start, carry  # the run donates `carry`, if it runs
-    try:
+    with _outputs(folder, name, group, resume_step) as outputs:
         for iteration, latest, report in run:
             metrics = {} if report is None else report.metrics
             if report is not None:
-                _write_lines(lines, group, report)
+                _write(outputs, group, report)
             if save_every and iteration % save_every == 0:
                 checkpoint.save(folder / CHECKPOINTS, iteration, latest, fingerprint)
                 last_saved = iteration
@@ -177,8 +184,6 @@ def _train_group(
             checkpoint.save(folder / CHECKPOINTS, iteration, latest, fingerprint)
         if not metrics:  # interrupted between reports, or complete before it began
             metrics = train.report_metrics(program, latest, lane)
-    finally:
-        lines.close()
     timing = _add_timing(folder / TIMING_FILE, compile_s, time.perf_counter() - began)
     return results(group, folder, iteration, metrics, timing)
 
@@ -228,18 +233,20 @@ def results(
     timing: dict[str, float],
 ) -> list[Result]:
     """Split the metrics of a group into its sweep values."""
-    seeds, step = group.config.seeds, iteration * group.config.steps_per_iteration
+    step = iteration * group.config.steps_per_iteration
     return [
-        Result(
-            value=value,
-            step=step,
-            metrics={k: v[i * seeds : (i + 1) * seeds] for k, v in metrics.items()},
-            folder=folder,
-            timing=timing,
-            lanes=group.n_lanes,
-        )
-        for i, value in enumerate(group.values)
+        Result(value, step, mine, folder, timing, lanes=group.n_lanes)
+        for value, mine in by_value(group, metrics)
     ]
+
+
+def by_value(
+    group: Group, metrics: dict[str, np.ndarray]
+) -> Iterator[tuple[Value, dict[str, np.ndarray]]]:
+    """Each sweep value with its metrics: leaves `[seeds, ...]` of `[K, ...]`."""
+    seeds = group.config.seeds
+    for i, value in enumerate(group.values):
+        yield value, {k: v[i * seeds : (i + 1) * seeds] for k, v in metrics.items()}
 
 
 def _compile(
@@ -253,14 +260,26 @@ def _compile(
     return program._replace(advance=compiled), time.perf_counter() - began
 
 
-def _write_lines(lines: JsonLines, group: Group, report: train.Report) -> None:
-    """One line per sweep value; a metric is a list over its seeds, which are never merged."""
-    seeds = group.config.seeds
-    for i, value in enumerate(group.values):
-        rows = slice(i * seeds, (i + 1) * seeds)
-        scalars = {k: v[rows] for k, v in report.metrics.items() if v.ndim == 1}
-        names = list(range(value.config.seed, value.config.seed + seeds))
-        lines.write(
-            {"step": report.step, "sweep": value.label, "seed": names, **scalars}
-            | {"wall_s": round(report.wall_s, 3)}
-        )
+@contextmanager
+def _outputs(
+    folder: Path, name: str, group: Group, resume_step: int | None
+) -> Iterator[list[Sink]]:
+    """metrics.jsonl and what else the config asks for; closed in any case."""
+    values = [(value.label, value.config) for value in group.values]
+    place = sinks.Place(folder, name, values, resume_step)
+    with ExitStack() as stack:
+        outputs = [JsonLines(folder / METRICS_FILE, resume_step), *sinks.open_sinks(place)]
+        for output in outputs:
+            stack.callback(output.close)
+        yield outputs
+
+
+def _write(outputs: list[Sink], group: Group, report: train.Report) -> None:
+    """Each sweep value's report to each output; seeds are never merged."""
+    for value, metrics in by_value(group, report.metrics):
+        first = value.config.seed
+        seeds = list(range(first, first + value.config.seeds))
+        told: dict[str, Any] = {k: v for k, v in metrics.items() if v.ndim == 1}
+        told["wall_s"] = round(report.wall_s, 3)
+        for output in outputs:
+            output.write(report.step, value.label, seeds, told)

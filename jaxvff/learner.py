@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxvff import replay
+from jaxvff.bonus import BONUSES
 from jaxvff.config import Config
 from jaxvff.losses import Loss, Model, Values, joint_steps
 from jaxvff.methods import METHODS
@@ -50,7 +51,9 @@ def make(config: Config, env: Env) -> Learner:
     """The learner that a config asks for, in the environment `env`."""
     model, loss = make_model(config, env), bind_loss(config.method)
     optimizer = _optimizer(config)
-    buffer = replay.make(config.buffer_size, config.batch_size)
+    exponents = (config.priority_exponent, config.importance_exponent)
+    buffer = replay.REPLAYS[config.replay](config.buffer_size, config.batch_size, exponents)
+    bonus = BONUSES[config.bonus](config.rnd_dim)
     codec = env.codec or replay.plain_codec(env.spec)
 
     def init(key: Array, hyper: Hyper) -> TrainState:
@@ -59,7 +62,17 @@ def make(config: Config, env: Env) -> Learner:
         params = init_params(config, model, param_key)
         params = jax.tree.map(lambda x: x * hyper.init_scale, params)
         item = codec.pack(replay.blank_segment(env.spec, config.segment_length))
-        return TrainState(params, params, optimizer.init(params), buffer.init(item), key)
+        return TrainState(
+            params=params,
+            target_params=params,
+            opt_state=optimizer.init(params),
+            # fold_in, not split: with and without a bonus, all else draws the same numbers.
+            bonus=bonus.init(jax.random.fold_in(param_key, 1), env.spec.state_size),
+            replay=buffer.init(item),
+            env_steps=jnp.array(0, jnp.int32),
+            stopped_at=jnp.array(-1, jnp.int32),
+            key=key,
+        )
 
     def learn(
         state: TrainState, segments: Segment, env_params: Any, hyper: Hyper, iteration: Array
@@ -79,54 +92,78 @@ def make(config: Config, env: Env) -> Learner:
         """
         key, *keys = jax.random.split(state.key, config.updates + 1)
         stored = jax.vmap(codec.pack)(segments)
-        state = state._replace(key=key, replay=buffer.add(state.replay, stored))
+        state = state._replace(
+            key=key,
+            replay=buffer.add(state.replay, stored),
+            env_steps=state.env_steps + jnp.sum(segments.mask, dtype=jnp.int32),
+        )
+        state = _stop_unless(_finite((segments.obs, segments.state, segments.reward)), state)
         first = config.first_learning_iteration
 
         def update(carry: TrainState, x: tuple[Array, Array]) -> tuple[TrainState, Metrics]:
             key, count = x
-            batch = buffer.sample(carry.replay, key).experience
-            return _update(carry, batch, env_params, hyper, count)
+            carry = carry._replace(replay=_with_experience(carry.replay, state.replay))
+            sample = buffer.sample(carry.replay, key)
+            learned, metrics, error = _update(carry, sample, env_params, hyper, count)
+            ranked = buffer.prioritise(learned.replay, sample, error)
+            return learned._replace(replay=_without_experience(ranked)), metrics
 
-        def updates(state: TrainState) -> tuple[TrainState, Metrics]:
+        def updates(carry: TrainState) -> tuple[TrainState, Metrics]:
             counts = (iteration - first) * config.updates + jnp.arange(config.updates)
             if config.updates == 1:
-                return update(state, (keys[0], counts[0]))
-            state, metrics = jax.lax.scan(update, state, (jnp.stack(keys), counts))
-            return state, jax.tree.map(jnp.mean, metrics)
+                return update(carry, (keys[0], counts[0]))
+            carry, metrics = jax.lax.scan(update, carry, (jnp.stack(keys), counts))
+            return carry, jax.tree.map(jnp.mean, metrics)
 
-        def skip(state: TrainState) -> tuple[TrainState, Metrics]:
-            shapes = jax.eval_shape(updates, state)[1]
-            return state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        def skip(carry: TrainState) -> tuple[TrainState, Metrics]:
+            shapes = jax.eval_shape(updates, carry)[1]
+            return carry, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
-        # The replay stays outside of the branches: what a cond returns, it may copy.
-        learned, metrics = jax.lax.cond(
-            iteration >= first,
-            lambda s: _without_replay(updates, s),
-            lambda s: _without_replay(skip, s),
-            state,
-        )
-        return learned._replace(replay=state.replay), metrics
+        # The experience stays outside of loops and branches: what they return, they may copy.
+        slim = state._replace(replay=_without_experience(state.replay))
+        learned, metrics = jax.lax.cond(iteration >= first, updates, skip, slim)
+        return learned._replace(replay=_with_experience(learned.replay, state.replay)), metrics
 
     def _update(
-        state: TrainState, batch: Any, env_params: Any, hyper: Hyper, count: Array
-    ) -> tuple[TrainState, Metrics]:
-        def objective(params: Any) -> tuple[Array, Metrics]:
+        state: TrainState, sample: replay.Sample, env_params: Any, hyper: Hyper, count: Array
+    ) -> tuple[TrainState, Metrics, Array]:
+        extra, curiosity = None, state.bonus
+        if config.bonus != "none":
+            seen = jax.vmap(lambda x: replay.without_padding(codec.unpack(x, env_params)))
+            batch = seen(sample.stored)
+            novelty = bonus.reward(state.bonus, batch)
+            extra = hyper.bonus_beta * novelty
+            curiosity = bonus.update(state.bonus, batch, hyper.rnd_lr)
+
+        def objective(params: Any) -> tuple[Array, tuple[Metrics, Array]]:
             return batch_loss(
-                model, loss, codec, params, state.target_params, batch, env_params, hyper
+                model, loss, codec, params, state.target_params, sample, extra, env_params, hyper
             )
 
-        (value, metrics), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        (value, (metrics, error)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        norm = optax.tree.norm(grads)
         steps, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = jax.tree.map(lambda p, u: p - hyper.lr * u, state.params, steps)
+        state = _stop_unless(jnp.isfinite(value) & jnp.isfinite(norm), state)
+        runs = state.stopped_at < 0  # a lane that stopped keeps its last good parameters
+        params, opt_state, curiosity = jax.tree.map(
+            lambda new, old: jnp.where(runs, new, old),
+            (params, opt_state, curiosity),
+            (state.params, state.opt_state, state.bonus),
+        )
         target = jax.lax.cond(
             (count + 1) % config.target_interval == 0,
             lambda: optax.incremental_update(params, state.target_params, hyper.target_tau),
             lambda: state.target_params,
         )
         # "learned" counts: what is summed over iterations is divided by it.
-        metrics |= {"loss": value, "grad_norm": optax.tree.norm(grads), "learned": jnp.ones(())}
-        state = state._replace(params=params, target_params=target, opt_state=opt_state)
-        return state, metrics
+        metrics |= {"loss": value, "grad_norm": norm, "learned": jnp.ones(())}
+        if extra is not None:
+            metrics["bonus"] = jnp.sum(novelty) / jnp.maximum(jnp.sum(batch.mask), 1)
+        state = state._replace(
+            params=params, target_params=target, opt_state=opt_state, bonus=curiosity
+        )
+        return state, metrics, error
 
     return Learner(model, init, learn)
 
@@ -159,22 +196,48 @@ def batch_loss(
     codec: Codec,
     params: Any,
     target_params: Any,
-    batch: Any,
+    sample: replay.Sample,
+    extra: Array | None,
     env_params: Any,
     hyper: Hyper,
-) -> tuple[Array, Metrics]:
-    """The loss of a stored batch (leading [B]), averaged over its valid slots, and its metrics."""
+) -> tuple[Array, tuple[Metrics, Array]]:
+    """The loss of a sample, averaged over its valid slots.
 
-    def one(stored: Any) -> tuple[Array, Metrics, Array]:
+    Args:
+      model: networks and target rules.
+      loss: of one segment.
+      codec: of the replay.
+      params: online parameters.
+      target_params: parameters of the target network.
+      sample: what the replay drew, B segments.
+      extra: rewards `[B, T]` added to those of the segments; None: none.
+      env_params: the environment's traced parameters.
+      hyper: traced hyper-parameters.
+
+    Returns:
+      The loss; the metrics; the mean absolute TD error `[B]` of each segment.
+    """
+
+    def one(stored: Any, extra: Array | None) -> tuple[Array, Metrics, Array]:
         segment = replay.without_padding(codec.unpack(stored, env_params))
+        if extra is not None:
+            segment = segment._replace(reward=segment.reward + extra)
         return *loss(model, params, target_params, segment, hyper), segment.mask
 
-    count = jnp.ones(len(jax.tree.leaves(batch)[0]))
-    if codec.merge is not None:
-        batch, count = codec.merge(batch, env_params)
-    per_slot, metrics, mask = jax.vmap(one)(batch)  # [B, T]
-    n_valid = jnp.maximum(jnp.sum(count[:, None] * mask), 1)
-    return jax.tree.map(lambda x: jnp.sum(count[:, None] * x) / n_valid, (per_slot, metrics))
+    batch, count = sample.stored, sample.weight
+    if count is None:
+        count = jnp.ones(len(jax.tree.leaves(batch)[0]))
+        if codec.merge is not None and extra is None:
+            batch, count = codec.merge(batch, env_params)
+    per_slot, metrics, mask = jax.vmap(one)(batch, extra)  # [B, T]
+    # Weights lower what a segment adds; they do not shrink what it is divided by (PER, §3.4).
+    n_valid = jnp.maximum(jnp.sum((count if sample.weight is None else 1) * mask.T), 1)
+    error = jnp.sum(metrics["td_error_abs"], axis=1) / jnp.maximum(jnp.sum(mask, axis=1), 1)
+
+    def mean(x: Array) -> Array:
+        return jnp.sum(count[:, None] * x) / n_valid
+
+    return mean(per_slot), (jax.tree.map(mean, metrics), error)
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:
@@ -183,6 +246,20 @@ def _optimizer(config: Config) -> optax.GradientTransformation:
     return optax.flatten(optax.chain(clip, OPTIMIZERS[config.optimizer]()))
 
 
-def _without_replay(f: Any, state: TrainState) -> tuple[TrainState, Metrics]:
-    state, metrics = f(state)
-    return state._replace(replay=None), metrics
+def _finite(arrays: Any) -> Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in arrays]))
+
+
+def _stop_unless(good: Array, state: TrainState) -> TrainState:
+    """Mark the lane as stopped at its present step, unless all is good or it has stopped before."""
+    stopped = jnp.where(good | (state.stopped_at >= 0), state.stopped_at, state.env_steps)
+    return state._replace(stopped_at=stopped)
+
+
+def _without_experience(stored: Any) -> Any:
+    """The replay's state without what it stores: only priorities may change while learning."""
+    return stored.replace(experience=None)
+
+
+def _with_experience(slim: Any, stored: Any) -> Any:
+    return slim.replace(experience=stored.experience)

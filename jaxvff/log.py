@@ -37,7 +37,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 class JsonLines:
-    """A file of one JSON object a line, flushed at every line.
+    """A file of one JSON object a line, flushed at every line; a Sink (jaxvff/sinks.py).
 
     When a run resumes, lines after the step of its checkpoint are dropped first, so that the
     file is the same as without the interruption.
@@ -60,8 +60,11 @@ class JsonLines:
                 break  # a line that a crash cut: it is after the checkpoint
         return kept
 
-    def write(self, record: dict[str, Any]) -> None:
-        """Append one record."""
+    def write(
+        self, step: int, sweep: dict[str, Any], seeds: list[int], metrics: dict[str, Any]
+    ) -> None:
+        """Append one report of one sweep value: a metric is a list over its seeds, or a number."""
+        record = {"step": step, "sweep": sweep, "seed": seeds, **metrics}
         self._file.write(json.dumps(plain(record)) + "\n")
         self._file.flush()
 

@@ -40,7 +40,7 @@ def learned(model: Model, params: Any, env: Env, env_params: Any) -> Table:
     IQL has none.
     """
     spec = env.spec
-    _, now = env.reset(jax.random.key(0), env_params)
+    now = env.observe(env.reset(jax.random.key(0), env_params), env_params)
     x = model.utility.inputs(now.obs, jnp.zeros(spec.n_agents, int), jnp.array(True))
     _, q, hidden = model.utility.step(params["utility"], model.utility.initial_carry(), x)
     joint = np.array(list(itertools.product(range(spec.n_actions), repeat=spec.n_agents)))

@@ -20,6 +20,9 @@ from jaxvff.envs import ENVS
 from jaxvff.options import bind_env
 from jaxvff.types import Env, UserError
 
+# Where results go, as if they went nowhere: it decides neither a number nor a program.
+OUTPUT: dict[str, Any] = {"run_dir": None, "tensorboard": False, "wandb": None}
+
 
 class Value(NamedTuple):
     """One value of a sweep (or the only one): its label, config and environment."""
@@ -52,7 +55,7 @@ class Group(NamedTuple):
 
     def fingerprint(self) -> str:
         """Changes with anything that decides the numbers of a run, but for its length."""
-        length: dict[str, Any] = {"total_steps": 2**40, "checkpoint_interval": 0, "run_dir": None}
+        length: dict[str, Any] = {"total_steps": 2**40, "checkpoint_interval": 0, **OUTPUT}
         digest = hashlib.sha256()
         for value in self.values:
             digest.update(repr(dataclasses.replace(value.config, **length)).encode())
@@ -124,7 +127,7 @@ def split_sweeps(overrides: list[str]) -> tuple[list[str], dict[str, list]]:
         if not isinstance(values, list) or not values:
             raise UserError(f"sweep.{text} needs a list of values, such as sweep.lr=[1e-3,1e-4]")
         sweeps[override.key_or_group] = values
-    for name in ("seeds", "run_dir"):
+    for name in ("seeds", *OUTPUT):
         if name in sweeps:
             raise UserError(f"sweep.{name} is no sweep; {name}= takes one value")
     for name in ("env", "method"):
@@ -146,7 +149,7 @@ def _set(values: dict[str, Any], key: str, setting: Any) -> None:
 
 def _signature(value: Value) -> Any:
     """Equal for values that one program can run."""
-    static = dataclasses.replace(value.config.static(), env={}, run_dir=None)
+    static = dataclasses.replace(value.config.static(), env={}, **OUTPUT)
     shapes = [(x.shape, str(x.dtype)) for x in jax.tree.leaves(value.env.params)]
     return repr((static, value.env.signature, shapes))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,22 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from jaxvff import show
 
 CURVES = {
+    "test_win_rate": "greedy win rate",
+    "test_return": "greedy return (env units)",
     "td_error_abs": "|TD error| (env units)",
     "max_error": "largest error of the table (env units)",
-    "test_return": "greedy return (env units)",
 }
+LOGARITHMIC = ("td_error_abs", "max_error")
+SHARES = "shares"  # a panel of its own: one number per report, not one per seed
+MOST_CURVES = 20  # as many as tab20 has colours
+FEW_SEEDS = 10  # so many are shown one by one
+
+Curve = tuple[dict[str, Any], list[dict[str, Any]]]  # a record of show.py, its lines
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -76,43 +85,87 @@ def heat_map(
     axes.set_title(name, fontsize=8)
 
 
-def learning_curves(records: list[dict[str, Any]], folder: Path, path: Path) -> None:
-    """Medians over seeds with the 25-75 % range, and shares of seeds, against env steps."""
-    lines = show.curves(folder)
-    panels = [k for k in CURVES if any(k in line for line in lines)]
-    has_shares = any("fit" in line for line in lines)
-    n = len(panels) + has_shares
-    if not lines or not n:
+def learning_curves(curves: list[Curve], path: Path) -> None:
+    """Medians over seeds with the 25-75 % range, and shares of seeds, against env steps.
+
+    One colour per sweep value (the first MOST_CURVES). A seed that stopped is in no median; the
+    legend counts those. A few seeds of a single sweep value are drawn one by one, too.
+    """
+    lines = [line for _, mine in curves for line in mine]
+    panels = [k for k in CURVES if any(_measured(line.get(k)) for line in lines)]
+    panels += [SHARES] if any("fit" in line for line in lines) else []
+    if not panels:
         return
-    figure, axes = plt.subplots(1, n, figsize=(4.2 * n, 3.4), squeeze=False, layout="constrained")
-    for r in records[:10]:
-        mine = [line for line in lines if line["sweep"] == r["sweep"]]
-        steps = [line["step"] for line in mine]
-        label = show.title(r)
-        for ax, key in zip(axes[0], panels, strict=False):
-            _band(ax, steps, [line[key] for line in mine], label)
-        if has_shares:
-            one = len(records) == 1
-            for key in show.RATES if one else ["both"]:
-                share = [np.mean(line[key]) for line in mine]
-                axes[0, -1].plot(steps, share, label=show.RATES[key] if one else label)
-    for ax, key in zip(axes[0], panels, strict=False):
-        ax.set(title=CURVES[key], xlabel="env steps per seed")
-        if key != "test_return":
-            ax.set_yscale("log")
-    if has_shares:
-        what = "share of seeds" if len(records) == 1 else "share of seeds that fit and are optimal"
-        axes[0, -1].set(title=what, xlabel="env steps per seed", ylim=(-0.03, 1.03))
-    axes[0, -1].legend(fontsize=8)
+    palette = plt.get_cmap("tab10" if len(curves) <= 10 else "tab20")
+    shown = [(palette(i), curve) for i, curve in enumerate(curves[:MOST_CURVES])]
+    n = len(panels)
+    size = (4.2 * n, 3.4 + 0.2 * -(-len(shown) // n))  # the legend has a column per panel
+    figure, axes = plt.subplots(
+        1, n, figsize=size, squeeze=False, sharex=True, layout="constrained"
+    )
+    for ax, key in zip(axes[0], panels, strict=True):
+        draw = _shares if key == SHARES else functools.partial(_band, key=key)
+        for color, curve in shown:
+            draw(ax, curve, len(curves) == 1, color)
+        _dress(ax, key, len(curves) == 1)
+    hidden = len(curves) - len(shown)
+    figure.legend(
+        [plt.Line2D([], [], color=color) for color, _ in shown],
+        [_name(curve) for _, curve in shown],
+        title="median over seeds, 25-75 % shaded" + (f"; {hidden} more left out" * (hidden > 0)),
+        title_fontsize=8,
+        loc="outside lower center",
+        ncols=min(n, len(shown)),
+        fontsize=8,
+    )
     save(figure, path)
 
 
-def _band(ax: Axes, steps: list[int], values: list[list[float]], label: str) -> None:
-    table = np.array([[np.nan if x is None else x for x in row] for row in values], float)
-    seen = np.isfinite(table).any(axis=1)
-    if not seen.any():
+def _name(curve: Curve) -> str:
+    record, lines = curve
+    returns = lines[-1].get("test_return", []) if lines else []
+    stopped = sum(x is None for x in returns)
+    return show.title(record) + (f" ({stopped} of {len(returns)} seeds stopped)" if stopped else "")
+
+
+def _dress(ax: Axes, key: str, alone: bool) -> None:
+    shares = "share of seeds" if alone else "share of seeds that fit and are optimal"
+    ax.set(title=CURVES.get(key, shares), xlabel="env steps per seed")
+    ax.xaxis.set_major_formatter(EngFormatter(sep=""))  # 2.5M
+    if key in LOGARITHMIC:
+        ax.set_yscale("log")
+    if key in (SHARES, "test_win_rate"):
+        ax.set_ylim(-0.03, 1.03)
+
+
+def _shares(ax: Axes, curve: Curve, alone: bool, color: Any) -> None:
+    lines = [line for line in curve[1] if "fit" in line]
+    steps = [line["step"] for line in lines]
+    for key in show.RATES if alone else ["both"]:
+        share = [np.mean(line[key]) for line in lines]
+        ax.plot(steps, share, label=show.RATES[key], color=None if alone else color)
+    if alone:
+        ax.legend(fontsize=8)
+
+
+def _band(ax: Axes, curve: Curve, alone: bool, color: Any, key: str) -> None:
+    lines = [line for line in curve[1] if _measured(line.get(key))]
+    if not lines:
         return
-    low, middle, high = np.nanpercentile(table[seen], [25, 50, 75], axis=1)
-    steps_seen = np.array(steps)[seen]
-    (line,) = ax.plot(steps_seen, middle, label=label)
-    ax.fill_between(steps_seen, low, high, alpha=0.25, color=line.get_color(), lw=0)
+    values = np.array([line[key] for line in lines], float)  # [reports, seeds]; null becomes NaN
+    steps = np.array([_steps(line) for line in lines], float)
+    low, middle, high = np.nanpercentile(values, [25, 50, 75], axis=1)
+    at = np.nanmedian(np.where(np.isnan(values), np.nan, steps), axis=1)
+    ax.plot(at, middle, color=color)
+    ax.fill_between(at, low, high, alpha=0.25, color=color, lw=0)
+    if alone and values.shape[1] <= FEW_SEEDS:
+        ax.plot(steps, values, color=color, lw=0.6, alpha=0.4)
+
+
+def _measured(values: list[float | None] | None) -> bool:
+    return any(x is not None for x in values or [])
+
+
+def _steps(line: dict[str, Any]) -> list[int]:
+    """Env steps of each seed; runs of before they were counted have the nominal ones."""
+    return line.get("env_steps", [line["step"]] * len(line["seed"]))

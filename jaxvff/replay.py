@@ -1,18 +1,71 @@
-"""Replay of segments: flashbax's item buffer, with a codec between segments and storage."""
+"""Replay of segments: flashbax's item buffers, with a codec between segments and storage."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import flashbax
 import jax
 import jax.numpy as jnp
-from flashbax.buffers.trajectory_buffer import TrajectoryBuffer
 
 from jaxvff.types import Array, Codec, EnvSpec, Segment
 
 
-def make(capacity: int, batch_size: int) -> TrajectoryBuffer:
-    """A ring of `capacity` segments; a sample is `batch_size` of them, with replacement."""
-    return flashbax.make_item_buffer(capacity, 1, batch_size, add_batches=True)
+class Sample(NamedTuple):
+    """A batch of stored segments."""
+
+    stored: Any  # leaves [B, ...], for the codec
+    weight: Array | None  # [B] importance weights in (0, 1]; None: all 1
+    items: Array | None  # [B] where they are, for `prioritise`
+
+
+class Replay(NamedTuple):
+    """A ring of segments, as pure functions of its state."""
+
+    init: Callable[[Any], Any]  # one stored segment -> state
+    add: Callable[[Any, Any], Any]  # (state, stored [N]) -> state
+    sample: Callable[[Any, Array], Sample]  # (state, key)
+    prioritise: Callable[[Any, Sample, Array], Any]  # (state, sample, |TD error| [B]) -> state
+
+
+def uniform(capacity: int, batch_size: int, exponents: tuple[float, float]) -> Replay:
+    """Samples are drawn uniformly, with replacement."""
+    buffer = flashbax.make_item_buffer(capacity, 1, batch_size, add_batches=True)
+
+    def sample(state: Any, key: Array) -> Sample:
+        return Sample(buffer.sample(state, key).experience, None, None)
+
+    return Replay(buffer.init, buffer.add, sample, lambda state, sample, error: state)
+
+
+def prioritised(capacity: int, batch_size: int, exponents: tuple[float, float]) -> Replay:
+    """Samples are drawn with probability ~ |TD error|^a and weighted by (N P)^-b / max.
+
+    Source: Schaul et al. (2016), §3.3 and 3.4, with segments for transitions.
+    """
+    of_priority, of_importance = exponents
+    buffer = flashbax.make_prioritised_item_buffer(
+        capacity, 1, batch_size, add_batches=True, priority_exponent=of_priority,
+        device=jax.default_backend(),
+    )  # fmt: skip
+
+    def sample(state: Any, key: Array) -> Sample:
+        drawn = buffer.sample(state, key)
+        weight = drawn.probabilities**-of_importance
+        return Sample(drawn.experience, weight / jnp.max(weight), drawn.indices)
+
+    def prioritise(state: Any, sample: Sample, error: Array) -> Any:
+        return buffer.set_priorities(state, sample.items, error + 1e-6)  # never 0: never lost
+
+    return Replay(buffer.init, buffer.add, sample, prioritise)
+
+
+# (capacity in segments, batch size, (priority exponent, importance exponent)) -> Replay
+REPLAYS: dict[str, Callable[[int, int, tuple[float, float]], Replay]] = {
+    "uniform": uniform,
+    "prioritised": prioritised,
+}
 
 
 def plain_codec(spec: EnvSpec) -> Codec:

@@ -1,39 +1,84 @@
-"""Collecting segments on the device: one scan over slots, whole episodes back to back."""
+"""Playing on the device: segments of whole episodes back to back, and single episodes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxvff.nets import Utility
 from jaxvff.scan import scan
-from jaxvff.types import Array, Env, Episodes, Params, Segment
+from jaxvff.types import Array, Env, Episodes, Outcome, Params, Segment, View
 
 Act = Callable[[Array, Array, Array], Array]  # (key, q[A, U], avail[A, U]) -> action[A]
 
 
-def on_device(
-    env: Env,
-    utility: Utility,
-    act: Act,
-    params: Params,
-    env_params: object,
-    key: Array,
-    n_slots: int,
-) -> tuple[Segment, Episodes]:
+class Player(NamedTuple):
+    """Who plays where: what stays the same in a rollout."""
+
+    env: Env
+    utility: Utility
+    act: Act
+    params: Params  # of the utility networks
+    env_params: Any
+
+
+class Play(NamedTuple):
+    """A game in progress."""
+
+    env_state: Any
+    hidden: Array  # [A, H] the memory of the utility networks
+    last_action: Array  # [A] int
+    ended: Array  # [] bool, env_state is the final state of an episode
+    return_: Array  # [] of the episode so far, env units
+    length: Array  # [] int, transitions of the episode so far
+    results: dict[str, Array]  # Outcome.results of the last step
+
+
+def begin(player: Player, key: Array) -> Play:
+    """The start of an episode."""
+    env_state = player.env.reset(key, player.env_params)
+    zero = jnp.zeros(player.env.spec.n_agents, jnp.int32)
+    shapes = jax.eval_shape(
+        lambda s: player.env.step(key, s, zero, player.env_params)[1], env_state
+    )
+    results = {name: jnp.zeros(x.shape, x.dtype) for name, x in shapes.results.items()}
+    hidden = player.utility.initial_carry()
+    return Play(
+        env_state, hidden, zero, jnp.array(False), jnp.zeros(()), jnp.array(0, jnp.int32), results
+    )
+
+
+def advance(player: Player, play: Play, key: Array) -> tuple[Play, View, Array, Outcome]:
+    """Observe, act, and step: `(the play after that, what was seen, the action, the outcome)`."""
+    act_key, step_key = jax.random.split(key)
+    view = player.env.observe(play.env_state, player.env_params)
+    inputs = player.utility.inputs(view.obs, play.last_action, play.length == 0)
+    hidden, q, _ = player.utility.step(player.params, play.hidden, inputs)
+    action = player.act(act_key, q, view.avail).astype(jnp.int32)
+    env_state, outcome = player.env.step(step_key, play.env_state, action, player.env_params)
+    after = Play(
+        env_state=env_state,
+        hidden=hidden,
+        last_action=action,
+        ended=outcome.terminated | outcome.truncated,
+        return_=play.return_ + outcome.reward,
+        length=play.length + 1,
+        results=outcome.results,
+    )
+    return after, view, action, outcome
+
+
+def on_device(player: Player, key: Array, n_slots: int) -> tuple[Segment, Episodes]:
     """One segment from one environment, which starts at a reset.
 
     The environment is stepped without auto-reset, so that the final observation of an episode
     gets a slot of its own. An episode that the segment's end cuts counts as truncated there.
 
     Args:
-      env: pure functions.
-      utility: the utility networks.
-      act: the policy, from utilities to actions.
-      params: parameters of the utility networks.
-      env_params: the environment's traced parameters.
+      player: who plays where.
       key: PRNG key.
       n_slots: length T of the segment.
 
@@ -41,33 +86,42 @@ def on_device(
       The Segment, and the Episodes that it holds.
     """
     reset_key, scan_key = jax.random.split(key)
-    zero = jnp.zeros(env.spec.n_agents, jnp.int32)
 
-    def slot(carry: tuple, x: tuple[Array, Array]) -> tuple[tuple, tuple[Segment, Episodes]]:
-        (state, now, hidden, last_action, is_first, return_, length), (key, is_last) = carry, x
-        act_key, step_key, reset_key = jax.random.split(key, 3)
-        inputs = utility.inputs(now.obs, last_action, is_first)
-        hidden, q, _ = utility.step(params, hidden, inputs)
-        action = act(act_key, q, now.avail).astype(jnp.int32)
-        ended = now.terminated | now.truncated  # this slot shows a final observation
-        next_state, after = env.step(step_key, state, action, env_params)
-        mask = ~ended & ~is_last
+    def slot(play: Play, x: tuple[Array, Array]) -> tuple[Play, tuple[Segment, Episodes]]:
+        key, is_last = x
+        step_key, reset_key = jax.random.split(key)
+        after, view, action, outcome = advance(player, play, step_key)
+        mask = ~play.ended & ~is_last
         seen = Segment(
-            obs=now.obs,
-            state=now.state,
-            avail=now.avail,
+            obs=view.obs,
+            state=view.state,
+            avail=view.avail,
             action=action,
-            reward=jnp.where(mask, after.reward, 0.0),
-            terminated=after.terminated & mask,
-            is_first=is_first,
+            reward=jnp.where(mask, outcome.reward, 0.0),
+            terminated=outcome.terminated & mask,
+            is_first=play.length == 0,
             mask=mask,
         )
-        on = (next_state, after, hidden, action, ended, return_ + after.reward, length + 1)
-        again = (*env.reset(reset_key, env_params), utility.initial_carry(), zero, ended, 0.0, 0)
-        carry = jax.tree.map(lambda a, b: jnp.where(ended, a, b), again, on)
-        return carry, (seen, Episodes(ended, return_, length))
+        episodes = Episodes(play.ended, play.return_, play.length, play.results)
+        # After a final observation the step was for nothing: begin anew instead.
+        again = begin(player, reset_key)
+        following = jax.tree.map(lambda a, b: jnp.where(play.ended, a, b), again, after)
+        return following, (seen, episodes)
 
-    first = env.reset(reset_key, env_params)
-    start = (*first, utility.initial_carry(), zero, jnp.array(True), jnp.zeros(()), jnp.array(0))
     xs = (jax.random.split(scan_key, n_slots), jnp.arange(n_slots) == n_slots - 1)
-    return scan(slot, start, xs)[1]
+    return scan(slot, begin(player, reset_key), xs)[1]
+
+
+def episode(player: Player, key: Array) -> Play:
+    """The end of one whole episode."""
+
+    def step(at: tuple[Play, Array]) -> tuple[Play, Array]:
+        play, key = at
+        key, step_key = jax.random.split(key)
+        after = advance(player, play, step_key)[0]
+        # Episodes that are played side by side go on until the last one ends.
+        return jax.tree.map(lambda a, b: jnp.where(play.ended, a, b), play, after), key
+
+    reset_key, key = jax.random.split(key)
+    start = (begin(player, reset_key), key)
+    return jax.lax.while_loop(lambda at: ~at[0].ended, step, start)[0]

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jaxvff import payoff
+from jaxvff.aggregate import interval
 from jaxvff.experiment import METRICS_FILE, Result
 from jaxvff.log import plain
 
@@ -35,7 +36,7 @@ def record(result: Result) -> dict[str, Any]:
         "timing": {**result.timing, "lanes_in_program": result.lanes},
         "test_return": metrics["test_return"],
     }
-    if "q_tot" in metrics:
+    if "utilities" in metrics:  # of a matrix game; q_tot alone is also a mean of the learner
         median = payoff.median_seed(metrics["max_error"])
         out |= {
             "rates": {k: payoff.wilson(int(metrics[k].sum()), one.seeds)._asdict() for k in RATES},
@@ -47,7 +48,24 @@ def record(result: Result) -> dict[str, Any]:
             },
             "per_seed": {k: metrics[k] for k in ("max_error", *RATES)},
         }
+    else:
+        out |= scores(result)
     return plain(out)
+
+
+def scores(result: Result) -> dict[str, Any]:
+    """Greedy scores of every seed, and their interquartile means with 95 % intervals.
+
+    A seed that stopped has no score; it is counted in `stopped`, and in no mean.
+    """
+    seeds, metrics = result.value.config.seeds, result.metrics
+    tested = {k: v for k, v in metrics.items() if k.startswith("test_") and v.ndim == 1}
+    return {
+        "env_steps": metrics.get("env_steps", np.full(seeds, result.step)),
+        "stopped": int(np.sum(~np.isfinite(metrics["test_return"]))),
+        "aggregate": {k: interval(v[:, None])._asdict() for k, v in tested.items()},
+        "per_seed": tested,
+    }
 
 
 def machine() -> dict[str, Any]:
@@ -71,22 +89,59 @@ def _peak_rss_mb() -> int | None:
 
 
 def print_results(console: Console, records: list[dict[str, Any]]) -> None:
-    """The learned tables (for up to three sweep values) and the rates of all."""
+    """The learned tables (for up to three sweep values) and the rates, or the scores, of all."""
     games = [r for r in records if "rates" in r]
     for r in games[:3]:
         console.print(learned_table(r))
     if games:
         console.print(rates_table(games))
-    for r in records[len(games) :]:
-        console.print(f"{title(r)}: test return {np.nanmean(r['test_return']):.3g}")
+    if scored := [r for r in records if "aggregate" in r]:
+        console.print(scores_table(scored))
+
+
+def task(env: dict[str, Any]) -> str:
+    """The game, map, scenario or file of an environment's options."""
+    names = (env[key] for key in ("game", "map", "name", "file") if env.get(key))
+    return str(next(names, "payoff"))
+
+
+def label(sweep: dict[str, Any]) -> str:
+    """What a sweep varies but for method and environment, long values cut."""
+    parts = (f"{k}={v}" for k, v in sweep.items() if k not in ("method", "env"))
+    return ", ".join(part if len(part) < 30 else f"{part[:28]}…" for part in parts)
 
 
 def title(r: dict[str, Any]) -> str:
     """The method, the game, and the sweep's label."""
-    game = r["env"].get("game") or r["env"].get("file") or "payoff"
-    parts = (f"{k}={v}" for k, v in r["sweep"].items() if k not in ("method", "env"))
-    label = ", ".join(part if len(part) < 30 else f"{part[:28]}…" for part in parts)
-    return f"{r['method']} on {r['env']['kind']}/{game}" + (f", {label}" if label else "")
+    name = f"{r['method']} on {r['env']['kind']}/{task(r['env'])}"
+    return ", ".join(filter(None, [name, label(r["sweep"])]))
+
+
+def scores_table(records: list[dict[str, Any]]) -> Table:
+    """Greedy win rates and returns over seeds, a row per sweep value."""
+    shown = {
+        k: name
+        for k, name in (("test_win_rate", "win rate"), ("test_return", "return"))
+        if any(r["aggregate"].get(k, {}).get("n") for r in records)
+    }
+    table = Table(title="Greedy episodes: interquartile mean over seeds, 95 % bootstrap interval")
+    table.add_column("run")
+    for name in ("env steps", *shown.values(), "seeds", "stopped"):
+        table.add_column(name, justify="right")
+    for r in records:
+        figures = (score_text(r["aggregate"].get(k)) for k in shown)
+        steps = f"{int(np.median(r['env_steps'])):,}"
+        table.add_row(title(r), steps, *figures, str(len(r["seed"])), str(r["stopped"]))
+    return table
+
+
+def score_text(score: dict[str, Any] | None) -> str:
+    """0.44 [0.28,0.61], the interval in one word; a dash for what was not measured."""
+    if score is None or score["iqm"] is None:
+        return "-"
+    if score["low"] is None:
+        return f"{score['iqm']:.2f}"
+    return f"{score['iqm']:.2f} [{score['low']:.2f},{score['high']:.2f}]"
 
 
 def rates_table(records: list[dict[str, Any]]) -> Table:
@@ -167,6 +222,7 @@ def greedy_cell(values: np.ndarray) -> tuple[int, ...]:
     return tuple(int(i) for i in np.unravel_index(np.argmax(values), values.shape))
 
 
-def curves(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file."""
-    return [json.loads(line) for line in (folder / METRICS_FILE).read_text().splitlines()]
+def curve(folder: Path, sweep: dict[str, Any]) -> list[dict[str, Any]]:
+    """The lines of a sweep value in a folder's metrics file, one per report."""
+    lines = (json.loads(line) for line in (folder / METRICS_FILE).read_text().splitlines())
+    return [line for line in lines if line["sweep"] == plain(sweep)]

@@ -49,10 +49,9 @@ def overrides(extra: list[str]) -> list[str]:
 def summary(records: list[dict[str, Any]], folders: list[Path]) -> dict[str, Any]:
     """What table1.json holds: our records, shares over time, the paper's numbers, the machine."""
     for r, folder in zip(records, folders, strict=True):
-        mine = [line for line in show.curves(folder) if line["sweep"] == r["sweep"]]
         r["share_by_step"] = {
             str(line["step"]): {k: round(sum(line[k]) / len(line[k]), 4) for k in show.RATES}
-            for line in mine
+            for line in show.curve(folder, r["sweep"])
         }
         r["paper"] = PAPER.get((r["method"], r["env"]["game"]))
     groups = dict(zip(folders, (r["timing"] for r in records), strict=True)).values()

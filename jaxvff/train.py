@@ -13,7 +13,8 @@ import numpy as np
 from jaxvff import evaluate, explore, learner, payoff, rollout, sharding
 from jaxvff.config import Config
 from jaxvff.losses import Model
-from jaxvff.types import Array, Env, Episodes, Hyper, Metrics, Segment, TrainState
+from jaxvff.rollout import Player
+from jaxvff.types import Array, Env, Hyper, Metrics, TrainState
 
 # LLVM's effort on a CPU. Initialisation runs once: compiling it at 0 takes a third of the time; for
 # the training loop 1 is as fast as the default and compiles in 70 % of the time (docs/design.md).
@@ -121,27 +122,21 @@ def iterate(
     Returns:
       The new state, and metrics to be summed over iterations.
     """
-    step = iteration * config.steps_per_iteration
 
     def act(key: Array, q: Array, avail: Array) -> Array:
-        return explore.EXPLORERS[config.explore](key, q, avail, lane.hyper, step)
+        return explore.EXPLORERS[config.explore](key, q, avail, lane.hyper, state.env_steps)
 
-    def collect(key: Array) -> tuple[Segment, Episodes]:
-        utility, params = learn.model.utility, state.params["utility"]
-        return rollout.on_device(
-            env, utility, act, params, lane.env_params, key, config.segment_length
-        )
-
+    player = Player(env, learn.model.utility, act, state.params["utility"], lane.env_params)
     key, *keys = jax.random.split(state.key, config.n_envs + 1)
-    segments, episodes = jax.vmap(collect)(jnp.stack(keys))
+    segments, episodes = jax.vmap(lambda k: rollout.on_device(player, k, config.segment_length))(
+        jnp.stack(keys)
+    )
     state, metrics = learn.learn(
         state._replace(key=key), segments, lane.env_params, lane.hyper, iteration
     )
-    returns = jnp.where(episodes.ended, episodes.return_, 0.0)
-    return state, metrics | {
-        "episodes": jnp.sum(episodes.ended),
-        "train_return": jnp.sum(returns),
-    }
+    ends = {"return": episodes.return_, **episodes.results}
+    sums = {f"train_{k}": jnp.sum(jnp.where(episodes.ended, v, 0.0)) for k, v in ends.items()}
+    return state, metrics | sums | {"episodes": jnp.sum(episodes.ended)}
 
 
 def greedy_metrics(
@@ -149,12 +144,10 @@ def greedy_metrics(
 ) -> Metrics:
     """Greedy play of one lane, and the learned table where the environment is a matrix game."""
     key = jax.random.fold_in(state.key, 1)  # not split: evaluation leaves training alone
-    params, slots = state.params, env.spec.episode_limit + 1
-    metrics = evaluate.greedy_episodes(
-        env, model.utility, params["utility"], lane.env_params, key, 1, slots
-    )
+    player = evaluate.greedy_player(env, model.utility, state.params["utility"], lane.env_params)
+    metrics = evaluate.greedy_episodes(player, key, config.eval_episodes)
     if config.env["kind"] == "matrix":
-        table = payoff.learned(model, params, env, lane.env_params)
+        table = payoff.learned(model, state.params, env, lane.env_params)
         metrics |= payoff.score(table, lane.env_params) | table._asdict()
     return metrics
 
@@ -222,13 +215,19 @@ def run(
 def report_metrics(program: Program, carry: Carry, lane: Lane) -> dict[str, np.ndarray]:
     """Averages since the last report, and a greedy evaluation; arrays `[K, ...]`.
 
-    What was not measured (a loss before learning starts) is NaN.
+    What was not measured (a loss before learning starts) is NaN, and so is everything of a lane
+    that stopped, whose successes are False.
     """
     totals = {k: np.asarray(v) for k, v in carry.totals.items()}
-    episodes, returns = totals.pop("episodes"), totals.pop("train_return")
+    episodes = totals.pop("episodes")
     learned = totals.pop("learned")  # iterations in which there was an update
     with np.errstate(invalid="ignore", divide="ignore"):
-        metrics = {k: v / learned for k, v in totals.items()}
-        metrics["train_return"] = returns / episodes
+        metrics = {
+            k: v / (episodes if k.startswith("train_") else learned) for k, v in totals.items()
+        }
     tested = program.evaluate(carry, lane)
-    return metrics | {k: np.asarray(v) for k, v in tested.items()}
+    metrics |= {k: np.array(v) for k, v in tested.items()}
+    stopped = np.asarray(carry.state.stopped_at)
+    for values in metrics.values():
+        values[stopped >= 0] = False if values.dtype == bool else np.nan
+    return metrics | {"env_steps": np.asarray(carry.state.env_steps), "stopped_at": stopped}

@@ -32,15 +32,22 @@ class EnvSpec(NamedTuple):
     agent_state_size: int = 0  # the state starts with A blocks of so many entries; 0: it does not
 
 
-class TimeStep(NamedTuple):
-    """What an environment shows after a reset or a step."""
+class View(NamedTuple):
+    """What an environment shows in one state."""
 
     obs: Array  # [A, O] float
     state: Array  # [S] float
     avail: Array  # [A, U] bool, True = the action may be taken; at least one per agent
-    reward: Array  # [] float, env units, for the step that led here; 0 after a reset
+
+
+class Outcome(NamedTuple):
+    """What one step of an environment brought."""
+
+    reward: Array  # [] float, env units
     terminated: Array  # [] bool, the episode reached a terminal state
     truncated: Array  # [] bool, the episode was cut short, by a time limit for instance
+    # How an episode went, as rates by name ("win_rate"), each [] float; read where it ends.
+    results: dict[str, Array] = {}  # noqa: RUF012  (a default that nobody writes to)
 
 
 class Segment(NamedTuple):
@@ -67,6 +74,7 @@ class Episodes(NamedTuple):
     ended: Array  # [T] bool, the slot shows the final observation of an episode
     return_: Array  # [T] undiscounted return of the episode so far, env units
     length: Array  # [T] int, transitions of the episode so far
+    results: dict[str, Array]  # [T] each: Outcome.results of the step that led here
 
 
 class JointStep(NamedTuple):
@@ -88,8 +96,10 @@ class Env(NamedTuple):
 
     spec: EnvSpec
     params: Any
-    reset: Callable[[Array, Any], tuple[Any, TimeStep]]  # (key, params)
-    step: Callable[[Array, Any, Array, Any], tuple[Any, TimeStep]]  # (key, state, action, params)
+    reset: Callable[[Array, Any], Any]  # (key, params) -> state
+    step: Callable[[Array, Any, Array, Any], tuple[Any, Outcome]]  # (key, state, action, params)
+    observe: Callable[[Any, Any], View]  # (state, params); apart from step, so that a rollout pays
+    # for observations once per slot and not for those of a reset and of a step
     signature: Any  # what the functions depend on beside params; equal ones are the same program
     codec: Codec | None = None  # how segments are stored; None: every field as it is
 
@@ -120,6 +130,8 @@ class Hyper(NamedTuple):
     temperature: Any  # of the softmax policy, in units of the utilities
     target_tau: Any  # share of the online parameters that a target sync takes over; 1 = copy
     init_scale: Any  # factor on all initial parameters
+    bonus_beta: Any  # factor on the exploration bonus, which is in standard deviations
+    rnd_lr: Any  # learning rate of RND's predictor
 
 
 class TrainState(NamedTuple):
@@ -128,5 +140,8 @@ class TrainState(NamedTuple):
     params: Params
     target_params: Params
     opt_state: Any
+    bonus: Any  # of the exploration bonus; () without one
     replay: Any
+    env_steps: Array  # [] int, transitions collected
+    stopped_at: Array  # [] int, env_steps when something was not finite and learning stopped; or -1
     key: Array

@@ -71,9 +71,8 @@ def test_gradients_are_clipped_by_their_global_norm() -> None:
 
 def test_merging_a_batch_into_a_histogram_changes_no_gradient() -> None:
     """128 samples of 9 joint actions, or 9 of them with counts: equal but for float32 sums."""
-    from jaxvff.envs import ENVS
-
     from jaxvff import config
+    from jaxvff.envs import ENVS
     from jaxvff.options import bind_env, bind_loss
 
     large = ["env=matrix/random", "env.n_actions=17"]  # 289 cells: more than a uint8 counts
@@ -98,9 +97,8 @@ def test_merging_a_batch_into_a_histogram_changes_no_gradient() -> None:
 
 
 def test_the_matrix_codec_rebuilds_the_segments_that_were_collected() -> None:
-    from jaxvff.envs import matrix
-
     from jaxvff import explore, rollout
+    from jaxvff.envs import matrix
     from jaxvff.nets import Mlp, Utility
 
     env = matrix.make(game="b")

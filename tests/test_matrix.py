@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
-from jaxvff.envs import matrix
 
 from jaxvff import payoff
+from jaxvff.envs import matrix
 from jaxvff.types import UserError
 
 

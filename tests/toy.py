@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvff.types import Env, EnvSpec, TimeStep
+from jaxvff.types import Env, EnvSpec, Outcome, View
 
 SPEC = EnvSpec(n_agents=2, n_actions=3, obs_size=3, state_size=2, episode_limit=5)
 
@@ -21,29 +21,27 @@ def rules(count, total, action):
     return count, total, 1.0 * action[0] - 0.5 * total, terminated, (count >= 5) & ~terminated
 
 
-def _show(count, total, reward, terminated, truncated) -> TimeStep:
+def _observe(state, params) -> View:
+    count, total = state
     now = jnp.stack([jnp.asarray(count, jnp.float32), jnp.asarray(total, jnp.float32)])
     agents = jnp.arange(2.0)[:, None]
     avail = jnp.ones((2, 3), bool).at[1, 2].set(count % 2 == 0)  # agent 1: no 2 at odd steps
-    return TimeStep(
-        obs=jnp.concatenate([jnp.broadcast_to(now, (2, 2)), agents], 1),
-        state=now,
-        avail=avail,
-        reward=jnp.asarray(reward, jnp.float32),
-        terminated=jnp.asarray(terminated),
-        truncated=jnp.asarray(truncated),
-    )
+    return View(jnp.concatenate([jnp.broadcast_to(now, (2, 2)), agents], 1), now, avail)
 
 
 def make() -> Env:
     def reset(key, params):
-        return (jnp.array(0), jnp.array(0)), _show(0, 0, 0.0, False, False)
+        return jnp.array(0), jnp.array(0)
 
     def step(key, state, action, params):
-        count, total, *rest = rules(*state, action)
-        return (count, total), _show(count, total, *rest)
+        count, total, reward, terminated, truncated = rules(*state, action)
+        won = jnp.asarray(terminated, jnp.float32)
+        outcome = Outcome(
+            jnp.asarray(reward, jnp.float32), terminated, truncated, {"win_rate": won}
+        )
+        return (count, total), outcome
 
-    return Env(SPEC, (), reset, step, "toy")
+    return Env(SPEC, (), reset, step, _observe, "toy")
 
 
 def slow(actions: np.ndarray) -> list[dict]:

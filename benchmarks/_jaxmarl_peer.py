@@ -1,0 +1,219 @@
+"""Drive JaxMARL's QMIX with GRUs on SMAX, as the peer of our recurrent learner.
+
+It needs a checkout of JaxMARL, for its training script, and jaxmarl installed:
+
+  python benchmarks/_jaxmarl_peer.py CHECKOUT speed --updates 20  # or: skill --lr 1e-3 --seed 0
+
+Nothing of JaxMARL is copied here. Its `baselines/QLearning/qmix_rnn.py` is imported from the
+checkout and `make_train` runs as it stands, with JaxMARL's configuration and what the command line
+overrides. The last line of stdout is one JSON object; all that JaxMARL prints goes to stderr.
+"""
+
+import argparse
+import contextlib
+import importlib.metadata
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+import flashbax
+import jax
+import yaml
+
+from jaxvff.sharding import cores
+
+IMPORTED_S = time.monotonic()
+# Option -> JaxMARL's key, and the value where neither the command line nor --defaults decides.
+SETTINGS: dict[str, tuple[str, Any]] = {
+    "hidden": ("HIDDEN_SIZE", 64), "mixer": ("MIXER_EMBEDDING_DIM", 32),
+    "hypernet": ("MIXER_HYPERNET_HIDDEN_DIM", 64), "lr": ("LR", 1e-3),
+    "envs": ("NUM_ENVS", 16), "steps": ("NUM_STEPS", 128),  # env steps in a rollout of each
+    "batch": ("BUFFER_BATCH_SIZE", 32), "buffer": ("BUFFER_SIZE", 5000),  # rollouts of one env
+    "epochs": ("NUM_EPOCHS", 8),  # gradient steps in an update; a rollout of all envs before it
+    "learning_starts": ("LEARNING_STARTS", 0), "eps_decay": ("EPS_DECAY", 0.1),  # of all updates
+}  # fmt: skip
+
+
+def parse_args() -> argparse.Namespace:
+    """The command line; a setting that was not given is None."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--map", default="3m")
+    common.add_argument("--seed", type=int, default=0)
+    for name, (key, value) in SETTINGS.items():
+        option, text = "--" + name.replace("_", "-"), f"{key} (default: {value})"
+        common.add_argument(option, type=type(value), help=text)
+    common.add_argument("--defaults", action="store_true", help="JaxMARL's where none is given")
+    common.add_argument("--own-min-length", action="store_true", help="JaxMARL's replay as it is")
+    parser = argparse.ArgumentParser(description="Drive JaxMARL's QMIX with GRUs on SMAX.")
+    parser.add_argument("checkout", type=Path, help="root of a JaxMARL checkout")
+    modes = parser.add_subparsers(dest="mode", required=True)
+    mode = modes.add_parser("speed", parents=[common], help="time to compile; cost of an update")
+    mode.add_argument("--updates", type=int, default=20, help="rollouts in the program")
+    mode.add_argument("--seeds", type=int, default=1, help="seeds in the program, by its vmap")
+    mode.add_argument("--learn", action=argparse.BooleanOptionalAction, default=True)
+    mode = modes.add_parser("skill", parents=[common], help="wall-clock to a greedy win rate")
+    for name, value in {"target": 0.8, "max-seconds": 600.0, "total-timesteps": 10**7}.items():
+        mode.add_argument(f"--{name}", type=type(value), default=value)
+    args = parser.parse_args()
+    # JaxMARL initialises with QR; batched over seeds, that deadlocks XLA's pool of CPU threads.
+    if args.mode == "speed" and args.seeds > 1 and jax.default_backend() == "cpu" and cores() > 1:
+        parser.error(f"--seeds={args.seeds} on {cores()} cores hangs; give it one (taskset -c 0)")
+    return args
+
+
+def load_config(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """JaxMARL's configuration for SMAX in its own order of precedence, then ours."""
+    config: dict[str, Any] = {}
+    for name in ("config", "alg/ql_rnn_smax"):
+        config |= yaml.safe_load((folder / "config" / f"{name}.yaml").read_text())
+    config |= {"MAP_NAME": args.map, "SEED": args.seed}
+    for name, (key, ours) in SETTINGS.items():
+        default = config[key] if args.defaults else ours
+        config[key] = default if getattr(args, name) is None else getattr(args, name)
+    rollout = config["NUM_ENVS"] * config["NUM_STEPS"]
+    updates = args.updates if args.mode == "speed" else args.total_timesteps // rollout
+    config |= {"NUM_UPDATES": updates, "TOTAL_TIMESTEPS": updates * rollout}
+    if args.mode == "speed":
+        # Never is the largest int32, in which JaxMARL counts env steps.
+        config |= {} if args.learn else {"LEARNING_STARTS": 2**31 - 1}
+        return config | {"NUM_SEEDS": args.seeds, "TEST_DURING_TRAINING": False}
+    # Half an update more: JaxMARL multiplies by the number of updates again, and rounds down.
+    config["TEST_INTERVAL"] = (max(1, round(20_000 / rollout)) + 0.5) / updates
+    return config | {"TEST_NUM_ENVS": 32, "WANDB_MODE": "online"}  # online: it calls `wandb.log`
+
+
+def load_script(folder: Path, own_min_length: bool) -> Any:
+    """JaxMARL's script as a module, with a stub for wandb.
+
+    JaxMARL's replay has one item of NUM_STEPS steps per rollout on its time axis, and lets nothing
+    be sampled before BUFFER_BATCH_SIZE of them are there: as it stands, nothing is learned in the
+    first 32 x 16 x 128 = 65,536 env steps, whatever LEARNING_STARTS is. One item is enough.
+    """
+    make = flashbax.make_trajectory_buffer
+    if not own_min_length:
+        flashbax.make_trajectory_buffer = lambda **kw: make(**kw | {"min_length_time_axis": 1})
+    # The script imports wandb, which need not be installed; its training only calls `log`.
+    sys.modules["wandb"] = ModuleType("wandb")
+    sys.dont_write_bytecode = True  # leaves the checkout as it was
+    sys.path.append(str(folder))
+    return importlib.import_module("qmix_rnn")
+
+
+def process_age_s() -> float:
+    """Seconds since this process started; without /proc, since it had imported its modules."""
+    with contextlib.suppress(OSError):
+        ticks = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
+        uptime_s = float(Path("/proc/uptime").read_text().split()[0])
+        return round(uptime_s - ticks / os.sysconf("SC_CLK_TCK"), 2)
+    return time.monotonic() - IMPORTED_S
+
+
+def describe(args: argparse.Namespace, config: dict[str, Any]) -> dict[str, Any]:
+    """What a result needs beside its numbers."""
+    # Not -C: outside of a repository of its own, git would answer for one around it.
+    command = ["git", f"--git-dir={args.checkout / '.git'}", "rev-parse", "HEAD"]
+    commit = subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
+    versions = {x: importlib.metadata.version(x) for x in ("jax", "jaxlib", "jaxmarl", "flashbax")}
+    versions["python"] = sys.version.split()[0]
+    about = {"mode": args.mode, "defaults": args.defaults, "own_min_length": args.own_min_length}
+    about["config"] = {k: v for k, v in config.items() if isinstance(v, int | float | str)}
+    about |= {"versions": versions, "commit": commit, "cores": cores()}
+    return about | {"backend": jax.default_backend()}
+
+
+def timed_runs(train: Any, keys: jax.Array) -> tuple[dict[str, float], Any]:
+    """Times, in its parts, the program that JaxMARL's `single_run` makes; and its output."""
+    start = time.perf_counter()
+    lowered = jax.jit(jax.vmap(train)).lower(keys)
+    lowered_at = time.perf_counter()
+    program, out = lowered.compile(), None
+    times = {"lower_s": lowered_at - start, "compile_s": time.perf_counter() - lowered_at}
+    for name in ("first_run", "second_run"):
+        del out  # the replay of the run before
+        start, start_cpu = time.perf_counter(), time.process_time()
+        out = jax.block_until_ready(program(keys))
+        times[f"{name}_s"] = time.perf_counter() - start
+        times[f"{name}_cpu_s"] = time.process_time() - start_cpu
+    return times, out
+
+
+def speed(make_train: Any, env: Any, config: dict[str, Any], keys: jax.Array) -> dict[str, Any]:
+    """The times of a run; the cost of an update of all seeds, without what a run starts with."""
+    times, out = timed_runs(make_train(config, env), keys)
+    grad_steps = int(out["runner_state"][0].grad_steps.ravel()[0])
+    replay = jax.tree.leaves(out["runner_state"][1].experience)
+    size = sum(x.nbytes for x in replay) / len(keys)
+    held = math.prod(replay[0].shape[1:4])  # environments, rollouts, steps
+    del out, replay
+    # A run first makes networks and an empty replay: half of the time of a short one.
+    setup, _ = timed_runs(make_train(config | {"TOTAL_TIMESTEPS": 0}, env), keys)
+    for clock in ("s", "cpu_s"):
+        times[f"setup_{clock}"] = start = setup[f"second_run_{clock}"]
+        times[f"steady_{clock}"] = (times[f"second_run_{clock}"] - start) / config["NUM_UPDATES"]
+    times |= {"replay_bytes_per_seed": size, "replay_bytes_per_env_step": size / held}
+    counts = {"seeds": len(keys), "updates": config["NUM_UPDATES"], "grad_steps": grad_steps}
+    return counts | {"env_steps": config["TOTAL_TIMESTEPS"]} | times  # env steps of one seed
+
+
+class Watch:
+    """Stands in for wandb: JaxMARL's run is one compiled scan, and this is its one way out."""
+
+    def __init__(self, args: argparse.Namespace, about: dict[str, Any]) -> None:
+        self.target, self.about, config = args.target, about, about["config"]
+        self.every = int(config["NUM_UPDATES"] * config["TEST_INTERVAL"])  # updates
+        self.curve: list[dict[str, Any]] = []
+        self.first_update_s = 0.0
+        left_s = args.max_seconds - process_age_s()
+        timer = threading.Timer(left_s, lambda: self.end(process_age_s(), reached=False))
+        timer.daemon = True  # or an error would wait for it
+        timer.start()
+
+    def log(self, metrics: dict[str, Any]) -> None:
+        """What JaxMARL calls after each update, with the latest evaluation."""
+        now_s, update = process_age_s(), int(metrics["update_steps"])
+        self.first_update_s = self.first_update_s or now_s
+        if update % self.every:
+            return
+        win_rate, loss = (float(metrics[key]) for key in ("test_returned_won_episode", "loss"))
+        point = {"seconds": now_s, "env_step": int(metrics["env_step"]), "win_rate": win_rate}
+        self.curve.append(point | {"loss": loss if math.isfinite(loss) else None})
+        if win_rate >= self.target:
+            self.end(now_s, reached=True)
+
+    def end(self, seconds: float, reached: bool) -> NoReturn:
+        """Print the result and leave."""
+        result = {"reached": reached, "seconds": seconds, "target": self.target}
+        result |= {"first_update_s": self.first_update_s or None, "curve": self.curve}
+        print(json.dumps(self.about | result), file=sys.__stdout__, flush=True)
+        os._exit(0)
+
+
+def main() -> None:
+    """Run one mode, and print the result."""
+    args = parse_args()
+    folder = args.checkout / "baselines" / "QLearning"
+    with contextlib.redirect_stdout(sys.stderr):
+        config = load_config(folder, args)
+        script = load_script(folder, args.own_min_length)
+        env, _ = script.env_from_config(config)
+        about = describe(args, config)
+        keys = jax.random.split(jax.random.PRNGKey(args.seed), config["NUM_SEEDS"])
+        if args.mode == "skill":
+            watch = Watch(args, about)
+            script.wandb.log = watch.log
+            jax.block_until_ready(jax.jit(jax.vmap(script.make_train(config, env)))(keys))
+            jax.effects_barrier()  # the last callbacks
+            watch.end(process_age_s(), reached=False)
+        result = about | speed(script.make_train, env, config, keys)
+    print(json.dumps(result, allow_nan=False))
+
+
+if __name__ == "__main__":
+    main()
