@@ -30,6 +30,7 @@ import yaml
 from jaxvff.sharding import cores
 
 IMPORTED_S = time.monotonic()
+SHORT = 2  # updates of the short program, which says what a run starts with
 # Option -> JaxMARL's key, and the value where neither the command line nor --defaults decides.
 SETTINGS: dict[str, tuple[str, Any]] = {
     "hidden": ("HIDDEN_SIZE", 64), "mixer": ("MIXER_EMBEDDING_DIM", 32),
@@ -55,13 +56,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("checkout", type=Path, help="root of a JaxMARL checkout")
     modes = parser.add_subparsers(dest="mode", required=True)
     mode = modes.add_parser("speed", parents=[common], help="time to compile; cost of an update")
-    mode.add_argument("--updates", type=int, default=20, help="rollouts in the program")
+    mode.add_argument("--updates", type=int, default=20, help=f"rollouts, more than {SHORT}")
     mode.add_argument("--seeds", type=int, default=1, help="seeds in the program, by its vmap")
     mode.add_argument("--learn", action=argparse.BooleanOptionalAction, default=True)
     mode = modes.add_parser("skill", parents=[common], help="wall-clock to a greedy win rate")
     for name, value in {"target": 0.8, "max-seconds": 600.0, "total-timesteps": 10**7}.items():
         mode.add_argument(f"--{name}", type=type(value), default=value)
     args = parser.parse_args()
+    if args.mode == "speed" and args.updates <= SHORT:
+        parser.error(f"--updates={args.updates} must be more than {SHORT}")
     # JaxMARL initialises with QR; batched over seeds, that deadlocks XLA's pool of CPU threads.
     if args.mode == "speed" and args.seeds > 1 and jax.default_backend() == "cpu" and cores() > 1:
         parser.error(f"--seeds={args.seeds} on {cores()} cores hangs; give it one (taskset -c 0)")
@@ -130,17 +133,20 @@ def describe(args: argparse.Namespace, config: dict[str, Any]) -> dict[str, Any]
 
 def timed_runs(train: Any, keys: jax.Array) -> tuple[dict[str, float], Any]:
     """Times, in its parts, the program that JaxMARL's `single_run` makes; and its output."""
-    start = time.perf_counter()
-    lowered = jax.jit(jax.vmap(train)).lower(keys)
-    lowered_at = time.perf_counter()
-    program, out = lowered.compile(), None
-    times = {"lower_s": lowered_at - start, "compile_s": time.perf_counter() - lowered_at}
-    for name in ("first_run", "second_run"):
-        del out  # the replay of the run before
+    times: dict[str, float] = {}
+
+    def clock(name: str, f: Any, *args: Any) -> Any:
         start, start_cpu = time.perf_counter(), time.process_time()
-        out = jax.block_until_ready(program(keys))
+        out = jax.block_until_ready(f(*args))
         times[f"{name}_s"] = time.perf_counter() - start
         times[f"{name}_cpu_s"] = time.process_time() - start_cpu
+        return out
+
+    lowered = clock("lower", jax.jit(jax.vmap(train)).lower, keys)
+    program, out = clock("compile", lowered.compile), None
+    for name in ("first_run", "second_run"):
+        del out  # the replay of the run before
+        out = clock(name, program, keys)
     return times, out
 
 
@@ -151,15 +157,23 @@ def speed(make_train: Any, env: Any, config: dict[str, Any], keys: jax.Array) ->
     replay = jax.tree.leaves(out["runner_state"][1].experience)
     size = sum(x.nbytes for x in replay) / len(keys)
     held = math.prod(replay[0].shape[1:4])  # environments, rollouts, steps
+    parameters = sum(x.size for x in jax.tree.leaves(out["runner_state"][0].params)) // len(keys)
     del out, replay
-    # A run first makes networks and an empty replay: half of the time of a short one.
-    setup, _ = timed_runs(make_train(config | {"TOTAL_TIMESTEPS": 0}, env), keys)
+    # A run first makes networks and an empty replay: half of the time of a short one. A second
+    # program that differs in its length says how much; one without updates would have no loop,
+    # and XLA copies the replay into the loop.
+    updates, few = config["NUM_UPDATES"], SHORT
+    rollout = config["NUM_ENVS"] * config["NUM_STEPS"]
+    short, _ = timed_runs(make_train(config | {"TOTAL_TIMESTEPS": few * rollout}, env), keys)
     for clock in ("s", "cpu_s"):
-        times[f"setup_{clock}"] = start = setup[f"second_run_{clock}"]
-        times[f"steady_{clock}"] = (times[f"second_run_{clock}"] - start) / config["NUM_UPDATES"]
+        start = short[f"second_run_{clock}"]
+        times[f"steady_{clock}"] = (times[f"second_run_{clock}"] - start) / (updates - few)
+        times[f"setup_{clock}"] = start - few * times[f"steady_{clock}"]
     times |= {"replay_bytes_per_seed": size, "replay_bytes_per_env_step": size / held}
     counts = {"seeds": len(keys), "updates": config["NUM_UPDATES"], "grad_steps": grad_steps}
-    return counts | {"env_steps": config["TOTAL_TIMESTEPS"]} | times  # env steps of one seed
+    # Env steps of one seed; JaxMARL's environments reset themselves, so every slot is one.
+    counts |= {"env_steps": config["TOTAL_TIMESTEPS"], "slots": config["TOTAL_TIMESTEPS"]}
+    return counts | {"parameters": parameters, "replay_slots_per_seed": held} | times
 
 
 class Watch:

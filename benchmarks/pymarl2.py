@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from _common import cpu_name
 
 from jaxvff import sharding
 
@@ -111,13 +112,6 @@ def main() -> None:
     }  # fmt: skip
     args.record.parent.mkdir(exist_ok=True)
     args.record.write_text(json.dumps(record, indent=1) + "\n")
-
-
-def cpu_name() -> str:
-    """The processor's name, as well as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    names = [x for x in info.read_text().splitlines() if "model name" in x] if info.exists() else []
-    return names[0].split(":", 1)[1].strip() if names else platform.processor()
 
 
 if __name__ == "__main__":

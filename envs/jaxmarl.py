@@ -6,6 +6,7 @@ import difflib
 import io
 import sys
 import warnings
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvff.envs import jaxmarl_render
 from jaxvff.types import Array, Env, EnvSpec, Outcome, UserError, View
 
 
@@ -193,4 +195,5 @@ def _env(
         return View(obs, obs.reshape(-1), avail)
 
     signature = ("jaxmarl", name, repr(options), team, scale)
-    return Env(spec, (), reset, step, observe, signature)
+    render = jaxmarl_render.renderer(name)
+    return Env(spec, (), reset, step, observe, signature, render=render and partial(render, game))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvff.envs import smax_render
 from jaxvff.envs.jaxmarl import quiet_import
 from jaxvff.envs.smax_physics import Physics
 from jaxvff.types import Array, Codec, Env, EnvSpec, Outcome, Segment, UserError, View
@@ -143,7 +145,7 @@ def _env(
 
     signature = ("smax", name, limit, reward_scale, scale_state, compact)
     codec = show.codec(spec.n_actions) if compact else None
-    return Env(spec, (), reset, step, observe, signature, codec)
+    return Env(spec, (), reset, step, observe, signature, codec, partial(smax_render.render, smax))
 
 
 class Observer:
@@ -151,6 +153,9 @@ class Observer:
 
     JaxMARL scatters one feature at a time, for one pair of units at a time. Here all pairs are one
     gather with constant indices, which compiles and runs in a fraction of the time.
+
+    Shares are products with reciprocals, where JaxMARL divides: XLA divides by a number that it
+    knows in another way, and replay has to rebuild what a rollout saw, bit for bit.
     """
 
     def __init__(self, game: Any, scale_state: bool) -> None:
@@ -169,6 +174,8 @@ class Observer:
         # The largest action id of a unit, which scales how its target is shown.
         of_team = np.array([smax.num_ally_actions - 1, smax.num_enemy_actions - 1], np.float32)
         self.last_action = np.repeat(of_team, [self.n_allies, self.n - self.n_allies])
+        self.per_sight = 1 / np.asarray(smax.unit_type_sight_ranges)
+        self.per_cooldown = 1 / np.asarray(smax.unit_type_weapon_cooldowns)
 
     def units(self, battle: Battle) -> Units:
         """What there is to see of the units."""
@@ -188,18 +195,19 @@ class Observer:
         """`[n, n-1]` bool: unit i sees the k-th of the others."""
         alive, position = state.unit_alive, state.unit_positions
         offset = position[self.others] - position[:, None]
-        near = jnp.linalg.norm(offset, axis=-1) < self._sight(state.unit_types)[:, None]
+        sight = self.smax.unit_type_sight_ranges[state.unit_types]
+        near = jnp.linalg.norm(offset, axis=-1) < sight[:, None]
         return near & alive[:, None] & alive[self.others]
 
     def obs(self, units: Units, visible: Array) -> Array:
         """`[m, O]` for the first m units, as many as `visible[m, n-1]` has rows."""
         m = len(visible)
         others = self.others[:m]
-        attack = jnp.where(units.last >= self.stops, units.last, 0) / self.last_action
+        attack = jnp.where(units.last >= self.stops, units.last, 0) * (1 / self.last_action)
         moved = self.moves[jnp.minimum(units.last, self.stops - 1)]
         bits = jax.nn.one_hot(units.type, self.n_types)
-        sight = self._sight(units.type)[:m, None, None]
-        offset = (units.position[others] - units.position[:m, None]) / sight
+        per_sight = jnp.asarray(self.per_sight)[units.type][:m, None, None]
+        offset = (units.position[others] - units.position[:m, None]) * per_sight
         shared = jnp.concatenate([moved, attack[:, None], units.ready[:, None], bits], axis=-1)
         other = jnp.concatenate([units.health[others][..., None], offset, shared[others]], axis=-1)
         other = jnp.where(visible[..., None], other, 0.0)
@@ -211,7 +219,7 @@ class Observer:
 
     def ready(self, cooldown: Array, types: Array) -> Array:
         """The share of the full cooldown that is left."""
-        return jnp.clip(cooldown / self.smax.unit_type_weapon_cooldowns[types], 0.0, 1.0)
+        return jnp.clip(cooldown * jnp.asarray(self.per_cooldown)[types], 0.0, 1.0)
 
     def world(self, units: Units) -> Array:
         """The world state `[S]`: features of all units, their teams, their types."""
@@ -274,8 +282,6 @@ class Observer:
             before = jnp.concatenate([jnp.full((1, a), self.stops - 1), action[:-1]])
             before = jnp.where(is_first[:, None], self.stops - 1, before)
             types = x["type"] if self.random_types else jnp.tile(self.types, (t, 1))
-            # Hidden from the compiler, which divides by a known number in another way.
-            types = jax.lax.optimization_barrier(types)
             health, position, cooldown = jnp.split(x["numbers"], (1, 3), axis=-1)
             health, cooldown = health[..., 0], cooldown[..., 0]
             if self.scale_state:  # the sides of the map are powers of two: no bit is lost
@@ -303,9 +309,6 @@ class Observer:
             )
 
         return Codec(pack, unpack)
-
-    def _sight(self, types: Array) -> Array:
-        return self.smax.unit_type_sight_ranges[types]
 
 
 def _to_bits(x: Array) -> Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from pathlib import Path
 
 # Before JAX starts: quiet the warnings about accelerators that a CPU build does not have.
@@ -17,11 +18,13 @@ usage: jaxvff <command> [key=value ...]
   train                  train a method for many seeds at once, show what it learned
   evaluate run=<folder>  greedy evaluation of a trained run, from its checkpoint
   reproduce table1       the paper's Table 1: eight methods, two games, 256 seeds
+  reproduce smax         the paper's comparison on SMAX's versions of its three maps (for a GPU)
   bench                  throughput, compile time and memory on this machine
 
 first runs
   jaxvff train                                       NM-QMIX on the paper's Game A, 32 seeds
   jaxvff train method=qmix env=matrix/b seeds=64     another method, another game
+  jaxvff train method=qmix env=smax/3m               SMAX, learning curves of four seeds
   jaxvff train 'sweep.epsilon_end=[0.1,0.3,1.0]'     a sweep, as one compiled program
   jaxvff train resume=runs/<folder>                  go on where a run was interrupted
 
@@ -33,16 +36,21 @@ KEYS = """\
   env=         matrix/a matrix/b matrix/climbing matrix/penalty
                matrix/random   env.n_agents= env.n_actions= env.game_seed=
                matrix/file     env.file=payoff.npy (or .yaml, .json)
+               smax/<map>      {maps}
+                               env.time_limit=100|smac env.reward_scale= env.scale_state=
+               jaxmarl/simple_spread jaxmarl/switch_riddle jaxmarl/overcooked
   seeds=       how many, side by side      seed=  the first      total_steps=  env steps per seed
   lr= gamma= optimizer=adam|rmsprop|radam|sgd grad_clip= batch_size= buffer_size= updates=
   target=      sarsa (taken action) | max (target network) | double (online network)
+  bonus=       none | rnd (bonus_beta= rnd_dim= rnd_lr=)
+  replay=      uniform | prioritised (priority_exponent= importance_exponent=)
   returns=     td_lambda (td_lambda=) | n_step (n_step=) | one_step
   explore=     epsilon_greedy (epsilon_start= epsilon_end= epsilon_steps=) | softmax (temperature=)
   utility=     mlp | gru    hidden_dim= shared= agent_id= last_action= init_scale=
   run_dir=     a new folder; default runs/<date>_<method>
   tensorboard=true   wandb=<project>   curves there, too, every seed apart
-  sweep.<key>=[...]   any key; lr, gamma, td_lambda, epsilon_*, temperature, target_tau,
-               init_scale and payoffs share one compiled program
+  sweep.<key>=[...]   any key; lr, gamma, td_lambda, epsilon_*, temperature, target_tau, init_scale,
+               bonus_beta, rnd_lr and payoffs share one compiled program
 """
 
 TRAIN = """\
@@ -56,19 +64,26 @@ table.png, curves.png, checkpoint/.
 """
 
 EVALUATE = """\
-usage: jaxvff evaluate run=<run folder>
+usage: jaxvff evaluate run=<run folder> [render=true [seed=<n>] [episodes=1]]
 
 Restores the newest checkpoint, plays greedily, and prints what was learned: for matrix games the
 learned table of the median seed and the shares of seeds. Nothing in the folder changes.
+
+render=true also writes greedy_*.gif there, the first greedy episodes of a seed (default: the first)
+of each sweep value, and says how they ended. SMAX, MPE and overcooked can be drawn.
 """
 
 REPRODUCE = """\
-usage: jaxvff reproduce table1 [key=value ...]
-       jaxvff reproduce table1 resume=<run folder>
+usage: jaxvff reproduce table1|smax [key=value ...]
+       jaxvff reproduce table1|smax resume=<run folder>
 
-Trains NM-QMIX, QMIX, VDN, QPLEX, QTRAN, Qatten, CW-QMIX and OW-QMIX on Games A and B for 256 seeds
+table1: trains NM-QMIX, QMIX, VDN, QPLEX, QTRAN, Qatten, CW-QMIX and OW-QMIX on Games A and B for 256 seeds
 each and prints rates with intervals, the paper's own table beside them. Writes table1.json and
 table1.png into the run folder (run_dir=). Keys as for train, but method= and env=.
+
+smax: QMIX, NM-QMIX with SARSA(λ) and RND, QPLEX, QTRAN and VDN, five seeds each, on 3s_vs_5z,
+corridor and 3s5z_vs_3s6z with SMAC's time limits; curves.png as the paper's Fig. 1. It is made for
+a GPU; on a CPU: reproduce smax 'sweep.env=[smax/3m]' segment_length=128 batch_size=32.
 """
 
 BENCH = """\
@@ -88,9 +103,11 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     command, rest = args[0], args[1:]
     if command in help_texts and any(a in ("-h", "--help") for a in rest):
-        from jaxvff.methods import METHODS
+        from jaxvff.config import config_names
 
-        keys = KEYS.replace("{methods}", " ".join(METHODS))
+        maps = " ".join(n.split("/")[1] for n in config_names("env") if n.startswith("smax/"))
+        methods = " ".join(config_names("method"))
+        keys = KEYS.replace("{methods}", methods).replace("{maps}", _wrapped(maps))
         print(help_texts[command].replace("{keys}", keys), end="")
         return 0
     if command == "--version":
@@ -121,6 +138,10 @@ def _run(command: str, rest: list[str]) -> int:
     except OSError as error:
         name = f" ({Path(error.filename)})" if error.filename else ""
         return _fail(f"{error.strerror or error}{name}; results written before are kept", code=1)
+
+
+def _wrapped(names: str) -> str:
+    return textwrap.fill(names, 72).replace("\n", "\n" + " " * 31)
 
 
 def _fail(message: str, code: int = 2) -> int:

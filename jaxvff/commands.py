@@ -11,9 +11,23 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from jaxvff import bench, checkpoint, experiment, marl_eval, plots, sharding, show, table1, train
+from jaxvff import (
+    bench,
+    checkpoint,
+    experiment,
+    marl_eval,
+    memory,
+    plots,
+    presets,
+    render,
+    sharding,
+    show,
+    table1,
+    train,
+)  # fmt: skip
 from jaxvff.experiment import Result
 from jaxvff.log import write_json
+from jaxvff.options import choose
 from jaxvff.plan import Group, plan
 from jaxvff.types import UserError
 
@@ -35,40 +49,52 @@ def _train(overrides: list[str]) -> int:
 
 def _evaluate(overrides: list[str]) -> int:
     """Greedy evaluation of every lane of a run, from its newest checkpoint."""
-    rest, options = take(overrides, "run")
+    rest, options = take(overrides, "run", *render.KEYS)
     if "run" not in options or rest:
-        raise UserError("evaluate takes run=<run folder> and nothing else")
+        raise UserError(f"evaluate takes run=<run folder>, {'=, '.join(render.KEYS)}= and no more")
+    wanted = render.wish(options)
     folder, console = Path(options["run"]), Console()
     _, groups = experiment.old_run(folder)
+    if wanted is not None:
+        render.check(groups, wanted)
     records = []
     for index, group in enumerate(groups):
+        place = experiment.group_folder(folder, groups, index)
+        program, carry, lane, iteration = _restored(place, group)
+        metrics = train.report_metrics(program, carry, lane)
         records += [
-            show.record(r) for r in _restored(experiment.group_folder(folder, groups, index), group)
+            show.record(r) for r in experiment.results(group, place, iteration, metrics, {})
         ]
+        if wanted is not None:
+            step = iteration * group.config.steps_per_iteration
+            for line in render.gifs(place, group, program, carry, lane, step, wanted):
+                console.print(line, soft_wrap=True, markup=False, highlight=False)
     show.print_results(console, records)
     return 0
 
 
 def _reproduce(overrides: list[str]) -> int:
     """A table or figure of the paper, by name."""
-    if not overrides or overrides[0] != "table1":
-        what = overrides[0] if overrides else "nothing"
-        raise UserError(f"cannot reproduce {what!r}; choose one of table1")
-    extra, options = take(overrides[1:], "resume")
+    name, extra = (overrides[0], overrides[1:]) if overrides else ("nothing", [])
+    choose(name, presets.names(), "reproduce")
+    extra, options = take(extra, "resume")
+    command = f"reproduce {name}"
     if "resume" in options:
         folder = Path(options["resume"])
-        _, groups = experiment.old_run(folder, "reproduce table1", extra)
+        _, groups = experiment.old_run(folder, command, extra)
     else:
-        folder, groups = experiment.new_run(table1.overrides(extra), "reproduce table1")
+        folder, groups = experiment.new_run(presets.overrides(name, extra), command)
     console = Console()
     results, complete = _execute(console, folder, groups, resume="resume" in options)
     records = write_results(folder, results)
-    if complete:
+    if complete and name == "table1":
         summary = table1.summary(records, [r.folder for r in results])
         write_json(folder / "table1.json", summary)
         table1.plot(summary, folder / "table1.png")
         console.print(table1.terminal(summary))
-    return _closing(console, folder, complete, "reproduce table1")
+    else:
+        show.print_results(console, records)
+    return _closing(console, folder, complete, command)
 
 
 def _bench(overrides: list[str]) -> int:
@@ -124,6 +150,8 @@ def _execute(
         TimeRemainingColumn(),
     )  # fmt: skip
     results: list[Result] = []
+    console.print(memory.describe(memory.largest(groups)), style="dim", highlight=False)
+    told: set[tuple[str, int]] = set()
     with experiment.interruptible() as stopped, Progress(*columns, console=console) as bar:
         total = sum(g.n_lanes * g.config.total_steps for g in groups)
         task = bar.add_task("compiling", total=total, speed="")
@@ -139,9 +167,14 @@ def _execute(
                 task, completed=done + group.n_lanes * steps, description=group.name, speed=speed
             )
 
+        def on_report(group: Group, report: train.Report) -> None:
+            for line in show.stops(group, report.metrics, told):
+                console.print(line, soft_wrap=True, markup=False, highlight=False)
+
         run = experiment.execute(
-            folder, groups, resume=resume, stop_early=stopped, on_progress=on_progress
-        )
+            folder, groups, resume=resume, stop_early=stopped, on_progress=on_progress,
+            on_report=on_report,
+        )  # fmt: skip
         for group, finished in zip(groups, run, strict=False):
             results += finished
             done += group.n_lanes * group.config.total_steps
@@ -160,15 +193,15 @@ def _closing(console: Console, folder: Path, complete: bool, command: str) -> in
     return 130
 
 
-def _restored(folder: Path, group: Group) -> list[Result]:
+def _restored(folder: Path, group: Group) -> tuple[train.Program, train.Carry, train.Lane, int]:
+    """The newest checkpoint of a group, and the iterations done there."""
     saved = checkpoint.latest(folder / experiment.CHECKPOINTS)
     if saved is None:
         raise UserError(f"{folder} has no checkpoint yet; wait for one or train again")
     program = train.program(group.config, group.values[0].env, group.n_lanes)
     lane = sharding.place(group.lanes(), program.mesh)
     iteration, carry = experiment.restored(saved, group, program, lane)
-    metrics = train.report_metrics(program, carry, lane)
-    return experiment.results(group, folder, iteration, metrics, {})
+    return program, carry, lane, iteration
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {

@@ -54,6 +54,8 @@ class Config:
     checkpoint_interval: int = _within(0, 0)  # env steps; 0 = at the end and at Ctrl-C only
     # Learning
     lr: float = _within(1e-3, 0)
+    lr_final: float = _within(1.0, 0, 1)  # share of lr that is left after lr_steps; linear
+    lr_steps: int = _within(1_000_000, 1)  # env steps
     gamma: float = _within(0.99, 0, 1)
     td_lambda: float = _within(0.6, 0, 1)  # trace decay of returns=td_lambda
     returns: str = _one_of("td_lambda", RETURNS)

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import yaml
 
-from jaxvff import checkpoint, config, sharding, sinks, train
+from jaxvff import checkpoint, config, memory, sharding, sinks, train
 from jaxvff.log import JsonLines, write_json, write_text
 from jaxvff.plan import Group, Value, plan
 from jaxvff.sinks import SINKS, Sink
@@ -43,6 +43,7 @@ def new_run(overrides: list[str], command: str = "train") -> tuple[Path, list[Gr
     groups = plan(overrides)
     first = groups[0].config
     sinks.check(first)
+    memory.check(groups)
     if first.run_dir is None:
         name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{groups[0].config.method['name']}"
         folder = Path("runs") / name
@@ -120,6 +121,7 @@ def execute(
     resume: bool = False,
     stop_early: Callable[[], bool] = lambda: False,
     on_progress: Callable[[Group, int], None] = lambda group, steps: None,
+    on_report: Callable[[Group, train.Report], None] = lambda group, report: None,
 ) -> Iterator[list[Result]]:
     """Train the groups one after the other, and yield the results of each.
 
@@ -132,13 +134,16 @@ def execute(
       resume: continue from the checkpoints in `folder`, where there are any.
       stop_early: asked about twice a second.
       on_progress: told the env steps per lane that a group has done, as often.
+      on_report: told every report, after it is written.
     """
     if resume:  # a new run was checked before it had a folder
         sinks.check(groups[0].config)
+        memory.check(groups)
     for index, group in enumerate(groups):
         place = group_folder(folder, groups, index)
         place.mkdir(exist_ok=True)
-        yield _train_group(place, folder.resolve().name, group, resume, stop_early, on_progress)
+        name = folder.resolve().name
+        yield _train_group(place, name, group, resume, stop_early, on_progress, on_report)
         if stop_early():
             return
 
@@ -150,6 +155,7 @@ def _train_group(
     resume: bool,
     stop_early: Callable[[], bool],
     on_progress: Callable[[Group, int], None],
+    on_report: Callable[[Group, train.Report], None],
 ) -> list[Result]:
     one, began = group.config, time.perf_counter()
     _write_configs(folder / "config.yaml", group)
@@ -177,6 +183,7 @@ def _train_group(
             metrics = {} if report is None else report.metrics
             if report is not None:
                 _write(outputs, group, report)
+                on_report(group, report)
             if save_every and iteration % save_every == 0:
                 checkpoint.save(folder / CHECKPOINTS, iteration, latest, fingerprint)
                 last_saved = iteration

@@ -20,10 +20,10 @@ def greedy(q: Array, avail: Array) -> Array:
     return jnp.argmax(masked(q, avail), axis=-1)
 
 
-def linear_epsilon(hyper: Hyper, step: Array) -> Array:
-    """ε after `step` env steps: linear from start to end, then constant (all traced)."""
-    progress = jnp.clip(step / jnp.maximum(hyper.epsilon_steps, 1), 0.0, 1.0)
-    return hyper.epsilon_start + progress * (hyper.epsilon_end - hyper.epsilon_start)
+def linear(start: Array | float, end: Array, step: Array, steps: Array) -> Array:
+    """A schedule: from `start` to `end` in `steps` env steps, then constant (all traced)."""
+    progress = jnp.clip(step / jnp.maximum(steps, 1), 0.0, 1.0)
+    return start + progress * (end - start)
 
 
 def epsilon_greedy(key: Array, q: Array, avail: Array, epsilon: Array) -> Array:
@@ -50,7 +50,8 @@ def softmax(key: Array, q: Array, avail: Array, temperature: Array) -> Array:
 
 
 def _epsilon_greedy(key: Array, q: Array, avail: Array, hyper: Hyper, step: Array) -> Array:
-    return epsilon_greedy(key, q, avail, linear_epsilon(hyper, step))
+    epsilon = linear(hyper.epsilon_start, hyper.epsilon_end, step, hyper.epsilon_steps)
+    return epsilon_greedy(key, q, avail, epsilon)
 
 
 def _softmax(key: Array, q: Array, avail: Array, hyper: Hyper, step: Array) -> Array:

@@ -12,6 +12,7 @@ import optax
 from jaxvff import replay
 from jaxvff.bonus import BONUSES
 from jaxvff.config import Config
+from jaxvff.explore import linear
 from jaxvff.losses import Loss, Model, Values, joint_steps
 from jaxvff.methods import METHODS
 from jaxvff.nets import UTILITIES, Utility
@@ -143,7 +144,8 @@ def make(config: Config, env: Env) -> Learner:
         (value, (metrics, error)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         norm = optax.tree.norm(grads)
         steps, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = jax.tree.map(lambda p, u: p - hyper.lr * u, state.params, steps)
+        lr = hyper.lr * linear(1.0, hyper.lr_final, state.env_steps, hyper.lr_steps)
+        params = jax.tree.map(lambda p, u: p - lr * u, state.params, steps)
         state = _stop_unless(jnp.isfinite(value) & jnp.isfinite(norm), state)
         runs = state.stopped_at < 0  # a lane that stopped keeps its last good parameters
         params, opt_state, curiosity = jax.tree.map(

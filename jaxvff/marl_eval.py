@@ -37,7 +37,7 @@ def document(curves: list[Curve]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for record, lines in curves:
         env, task = record["env"]["kind"], show.task(record["env"]).lower()
-        algorithm = ", ".join(filter(None, [record["method"], show.label(record["sweep"])]))
+        algorithm = ", ".join(filter(None, [show.algorithm(record), show.label(record["sweep"])]))
         seeds = {f"seed_{seed}": one_seed(lines, i) for i, seed in enumerate(record["seed"])}
         if kept := {name: steps for name, steps in seeds.items() if steps}:
             out.setdefault(env, {}).setdefault(task, {})[algorithm] = kept

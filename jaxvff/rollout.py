@@ -114,14 +114,37 @@ def on_device(player: Player, key: Array, n_slots: int) -> tuple[Segment, Episod
 
 def episode(player: Player, key: Array) -> Play:
     """The end of one whole episode."""
-
-    def step(at: tuple[Play, Array]) -> tuple[Play, Array]:
-        play, key = at
-        key, step_key = jax.random.split(key)
-        after = advance(player, play, step_key)[0]
-        # Episodes that are played side by side go on until the last one ends.
-        return jax.tree.map(lambda a, b: jnp.where(play.ended, a, b), play, after), key
-
     reset_key, key = jax.random.split(key)
     start = (begin(player, reset_key), key)
-    return jax.lax.while_loop(lambda at: ~at[0].ended, step, start)[0]
+    return jax.lax.while_loop(lambda at: ~at[0].ended, lambda at: _go_on(player, at)[0], start)[0]
+
+
+def recorded(player: Player, key: Array) -> tuple[Any, Array, Play]:
+    """The episode that `episode` plays with the same key, and the way to its end.
+
+    Args:
+      player: who plays where.
+      key: PRNG key.
+
+    Returns:
+      Env states `[limit + 1, ...]`: after L steps comes the final one, again and again; the
+      actions `[limit + 1, A]`, of which the first L count; the Play at the end, whose length is L.
+    """
+
+    def slot(at: tuple[Play, Array], _: Array) -> tuple[tuple[Play, Array], tuple[Any, Array]]:
+        following, action = _go_on(player, at)
+        return following, (at[0].env_state, action)
+
+    reset_key, key = jax.random.split(key)
+    slots = jnp.arange(player.env.spec.episode_limit + 1)
+    (play, _), (states, actions) = scan(slot, (begin(player, reset_key), key), slots)
+    return states, actions, play
+
+
+def _go_on(player: Player, at: tuple[Play, Array]) -> tuple[tuple[Play, Array], Array]:
+    """A step of an episode and its action; after the end everything stays as it is."""
+    play, key = at
+    key, step_key = jax.random.split(key)
+    after, _, action, _ = advance(player, play, step_key)
+    # Episodes that are played side by side go on until the last one ends.
+    return (jax.tree.map(lambda a, b: jnp.where(play.ended, a, b), play, after), key), action

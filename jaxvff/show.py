@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from jaxvff import payoff
+from jaxvff import experiment, payoff, plan
 from jaxvff.aggregate import interval
 from jaxvff.experiment import METRICS_FILE, Result
 from jaxvff.log import plain
@@ -34,6 +35,7 @@ def record(result: Result) -> dict[str, Any]:
         "steps": result.step,
         "seed": list(range(one.seed, one.seed + one.seeds)),
         "timing": {**result.timing, "lanes_in_program": result.lanes},
+        "stopped_at": metrics.get("stopped_at", np.full(one.seeds, -1)),  # -1: it did not
         "test_return": metrics["test_return"],
     }
     if "utilities" in metrics:  # of a matrix game; q_tot alone is also a mean of the learner
@@ -111,9 +113,14 @@ def label(sweep: dict[str, Any]) -> str:
     return ", ".join(part if len(part) < 30 else f"{part[:28]}…" for part in parts)
 
 
+def algorithm(r: dict[str, Any]) -> str:
+    """The method as it was asked for: the same mixer may come with several settings."""
+    return str(r["sweep"].get("method", r["method"]))
+
+
 def title(r: dict[str, Any]) -> str:
     """The method, the game, and the sweep's label."""
-    name = f"{r['method']} on {r['env']['kind']}/{task(r['env'])}"
+    name = f"{algorithm(r)} on {r['env']['kind']}/{task(r['env'])}"
     return ", ".join(filter(None, [name, label(r["sweep"])]))
 
 
@@ -220,6 +227,29 @@ def greedy(utilities: np.ndarray) -> tuple[int, ...]:
 def greedy_cell(values: np.ndarray) -> tuple[int, ...]:
     """The joint action with the largest value."""
     return tuple(int(i) for i in np.unravel_index(np.argmax(values), values.shape))
+
+
+def stops(
+    group: plan.Group, metrics: dict[str, np.ndarray], told: set[tuple[str, int]]
+) -> Iterator[str]:
+    """A line for each seed that stopped and was not told of before.
+
+    Args:
+      group: that is trained.
+      metrics: of a report, with stopped_at `[K]`.
+      told: sweep values and seeds; those of the lines are added.
+    """
+    rest = "the others go on" if np.any(metrics["stopped_at"] < 0) else "none goes on"
+    for value, mine in experiment.by_value(group, metrics):
+        sweep = ", ".join(f"{k}={v}" for k, v in value.label.items())
+        for seed, at in enumerate(mine["stopped_at"], value.config.seed):
+            if at < 0 or (sweep, seed) in told:
+                continue
+            told.add((sweep, seed))
+            yield (
+                f"seed {seed}{sweep and ' of ' + sweep} stopped at env step {at:,}: a reward, an "
+                f"observation or the loss was not finite; {rest}"
+            )
 
 
 def curve(folder: Path, sweep: dict[str, Any]) -> list[dict[str, Any]]:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from matplotlib import pyplot as plt
 from rich.console import Group
 from rich.table import Table
 
 from jaxvff import plots, show
-from jaxvff.types import UserError
 
 # Table 1 of the paper: (utilities of agent 1, of agent 2, Q_tot); one run each, no rates given.
 PAPER: dict[tuple[str, str], dict[str, list]] = {
@@ -34,16 +31,6 @@ PAPER: dict[tuple[str, str], dict[str, list]] = {
         "q_tot": [[0.1, 0.1, 4.1], [0.1, 0.1, 4.1], [5.6, 5.6, 10.0]],
     },
 }
-
-
-def overrides(extra: list[str]) -> list[str]:
-    """The preset's overrides with the user's; methods and games are what Table 1 is."""
-    file = resources.files("jaxvff.configs") / "reproduce" / "table1.yaml"
-    preset = yaml.safe_load(file.read_text())
-    mine = {text.split("=", 1)[0] for text in extra}
-    if other := [key for key in mine if key.split(".")[0] in ("sweep", "env", "method")]:
-        raise UserError(f"{min(other)}= is no part of Table 1; train takes it")
-    return [text for text in preset["overrides"] if text.split("=", 1)[0] not in mine] + extra
 
 
 def summary(records: list[dict[str, Any]], folders: list[Path]) -> dict[str, Any]:

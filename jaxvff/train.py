@@ -143,13 +143,45 @@ def greedy_metrics(
     config: Config, env: Env, model: Model, state: TrainState, lane: Lane
 ) -> Metrics:
     """Greedy play of one lane, and the learned table where the environment is a matrix game."""
-    key = jax.random.fold_in(state.key, 1)  # not split: evaluation leaves training alone
     player = evaluate.greedy_player(env, model.utility, state.params["utility"], lane.env_params)
-    metrics = evaluate.greedy_episodes(player, key, config.eval_episodes)
+    metrics = evaluate.greedy_episodes(player, _test_key(state.key), config.eval_episodes)
     if config.env["kind"] == "matrix":
         table = payoff.learned(model, state.params, env, lane.env_params)
         metrics |= payoff.score(table, lane.env_params) | table._asdict()
     return metrics
+
+
+def record(
+    program: Program, carry: Carry, lane: Lane, lanes: list[int], n_episodes: int
+) -> tuple[Any, Array, rollout.Play]:
+    """Greedy episodes of some lanes, state by state: the first ones that `evaluate` plays.
+
+    Args:
+      program: from `program`.
+      carry: of all lanes.
+      lane: all lanes.
+      lanes: places k of those that are wanted.
+      n_episodes: of each.
+
+    Returns:
+      As rollout.recorded, leaves `[len(lanes), n_episodes, ...]`.
+    """
+    config, env, utility = program.config, program.env, program.learner.model.utility
+
+    def one(params: Any, key: Array, env_params: Any) -> tuple[Any, Array, rollout.Play]:
+        player = evaluate.greedy_player(env, utility, params, env_params)
+        keys = jax.random.split(_test_key(key), max(n_episodes, config.eval_episodes))
+        return jax.vmap(lambda k: rollout.recorded(player, k))(keys[:n_episodes])
+
+    state = carry.state
+    chosen = jax.tree.map(
+        lambda x: x[np.array(lanes)], (state.params["utility"], state.key, lane.env_params)
+    )
+    return jax.jit(jax.vmap(one))(*chosen)
+
+
+def _test_key(key: Array) -> Array:
+    return jax.random.fold_in(key, 1)  # not split: evaluation leaves training alone
 
 
 def _effort(what: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ value). Functions are written for ONE step or ONE segment of ONE lane; callers v
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -102,6 +103,8 @@ class Env(NamedTuple):
     # for observations once per slot and not for those of a reset and of a step
     signature: Any  # what the functions depend on beside params; equal ones are the same program
     codec: Codec | None = None  # how segments are stored; None: every field as it is
+    # (states [L + 1, ...] of one episode as NumPy arrays, the .gif to write, how it ended)
+    render: Callable[[Any, Path, str], None] | None = None
 
 
 class Codec(NamedTuple):
@@ -122,6 +125,8 @@ class Hyper(NamedTuple):
     """The numbers that a sweep varies without recompiling; every field is a float scalar."""
 
     lr: Any
+    lr_final: Any  # share of lr that is left after lr_steps
+    lr_steps: Any  # env steps
     gamma: Any
     td_lambda: Any
     epsilon_start: Any

@@ -85,11 +85,12 @@ def test_merging_a_batch_into_a_histogram_changes_no_gradient() -> None:
         action = jax.random.randint(jax.random.key(2), (n, 2, 2), 0, env.spec.n_actions)
         reward = jnp.stack([env.params[tuple(action[:, 0].T)], jnp.zeros(n)], 1)
         action = action.astype(jnp.uint8)
+        drawn = replay.Sample((action, reward), None, None)
         hyper = jax.tree.map(jnp.float32, one.hyper())
         grads = []
         for codec in (env.codec, env.codec._replace(merge=None)):
             f = lambda p, codec=codec: learner.batch_loss(
-                model, bind_loss(one.method), codec, p, target, (action, reward), env.params, hyper
+                model, bind_loss(one.method), codec, p, target, drawn, None, env.params, hyper
             )[0]
             grads.append(jax.jit(jax.grad(f))(params))
         scale = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(grads[1]))
@@ -104,10 +105,9 @@ def test_the_matrix_codec_rebuilds_the_segments_that_were_collected() -> None:
     env = matrix.make(game="b")
     utility = Utility(Mlp(3, 4), env.spec, 4, True, True, False)
     act = lambda k, q, avail: explore.epsilon_greedy(k, q, avail, jnp.array(1.0))
+    player = rollout.Player(env, utility, act, utility.init(jax.random.key(0)), env.params)
     for slots in (2, 3, 6, 7):
-        segment, _ = rollout.on_device(
-            env, utility, act, utility.init(jax.random.key(0)), env.params, jax.random.key(1), slots
-        )
+        segment, _ = rollout.on_device(player, jax.random.key(1), slots)
         back = env.codec.unpack(env.codec.pack(segment), env.params)
         for name in segment._fields:
             np.testing.assert_array_equal(getattr(back, name), getattr(segment, name), name)

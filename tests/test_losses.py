@@ -17,6 +17,7 @@ from tests.streams import random_segment
 
 SPEC = EnvSpec(n_agents=2, n_actions=3, obs_size=4, state_size=5, episode_limit=4)
 AS_IS = Codec(lambda s: s, lambda s, params: s)
+ENV = Env(SPEC, (), None, None, None, "test")  # type: ignore[arg-type]  # its sizes only
 SLOTS, BATCH = 9, 6
 
 
@@ -25,14 +26,15 @@ def setup(name: str, *overrides: str):
     """`loss_and_grad(segments, params, target) -> (loss, grads)`, and random parameters."""
     one = config.load([f"method={name}", "utility=gru", "last_action=true", "hidden_dim=8",
                        "td_lambda=0.7", "returns=td_lambda", *overrides])  # fmt: skip
-    model = learner.make_model(one, Env(SPEC, (), None, None, "test"))  # type: ignore[arg-type]
+    model = learner.make_model(one, ENV)
     params, target = (learner.init_params(one, model, jax.random.key(k)) for k in (0, 1))
     hyper = jax.tree.map(jnp.float32, one.hyper())
 
     def f(segments: Segment, params=params, target=target):
         objective = lambda p: learner.batch_loss(
-            model, bind_loss(one.method), AS_IS, p, target, segments, (), hyper
-        )[0]
+            model, bind_loss(one.method), AS_IS, p, target,
+            replay.Sample(segments, None, None), None, (), hyper,
+        )[0]  # fmt: skip
         return jax.value_and_grad(objective)(params)
 
     return jax.jit(f), params, target
@@ -107,7 +109,7 @@ def test_relabelling_actions_permutes_the_gradient_of_the_head(name: str) -> Non
 def test_qtran_is_zero_where_its_three_conditions_hold() -> None:
     """An oracle in NumPy for one transition: L_td + L_opt + 0.1 L_nopt, from the mixer's outputs."""
     one = config.load(["method=qtran", "hidden_dim=8", "gamma=0.9"])
-    model = learner.make_model(one, Env(SPEC, (), None, None, "test"))  # type: ignore[arg-type]
+    model = learner.make_model(one, ENV)
     params, target = (learner.init_params(one, model, jax.random.key(k)) for k in (0, 1))
     segment = jax.tree.map(lambda x: x[0], batch(seed=5))
     hyper = jax.tree.map(jnp.float32, one.hyper())
@@ -142,7 +144,7 @@ def test_qtran_is_zero_where_its_three_conditions_hold() -> None:
 def test_weighted_qmix_weighs_its_errors_as_published(name: str) -> None:
     """Loss = w e² + e_c²/2 with w in {1, α}: solve for w and compare with the published rule."""
     one = config.load([f"method={name}", "hidden_dim=8", "gamma=0.9"])
-    model = learner.make_model(one, Env(SPEC, (), None, None, "test"))  # type: ignore[arg-type]
+    model = learner.make_model(one, ENV)
     params, target = (learner.init_params(one, model, jax.random.key(k)) for k in (0, 1))
     hyper = jax.tree.map(jnp.float32, one.hyper())
     from jaxvff.losses import mix, returns, utilities

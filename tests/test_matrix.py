@@ -16,12 +16,16 @@ from jaxvff.types import UserError
 
 
 def play(env, action) -> float:
-    state, now = env.reset(jax.random.key(0), env.params)
-    assert not now.terminated
-    _, after = env.step(jax.random.key(0), state, jnp.array(action), env.params)
-    assert after.terminated
-    assert not after.truncated
-    return float(after.reward)
+    state = env.reset(jax.random.key(0), env.params)
+    before = env.observe(state, env.params)
+    state, outcome = env.step(jax.random.key(0), state, jnp.array(action), env.params)
+    after = env.observe(state, env.params)
+    assert outcome.terminated
+    assert not outcome.truncated
+    np.testing.assert_array_equal(before.state, [1, 0])
+    np.testing.assert_array_equal(after.state, [0, 1])
+    np.testing.assert_array_equal(before.obs, [before.state] * env.spec.n_agents)
+    return float(outcome.reward)
 
 
 @pytest.mark.parametrize("game", matrix.GAMES)
@@ -50,7 +54,8 @@ def test_random_games_have_any_size_and_follow_their_seed() -> None:
 def test_a_batch_of_games_is_one_vmapped_program() -> None:
     env = matrix.make(game="a")
     games = jnp.stack([matrix.make(game=g).params for g in matrix.GAMES])
-    step = lambda params: env.step(jax.random.key(0), (), jnp.array([0, 2]), params)[1].reward
+    state = env.reset(jax.random.key(0), env.params)
+    step = lambda params: env.step(jax.random.key(0), state, jnp.array([0, 2]), params)[1].reward
     np.testing.assert_array_equal(jax.vmap(step)(games), games[:, 0, 2])
 
 

@@ -16,12 +16,15 @@ UTILITY = Utility(Gru(3, 8), toy.SPEC, 8, shared=True, agent_id=True, last_actio
 PARAMS = UTILITY.init(jax.random.key(0))
 
 
-def collect(seed: int, n_slots: int, epsilon: float = 1.0):
+def player(epsilon: float) -> rollout.Player:
     def act(key, q, avail):
         return explore.epsilon_greedy(key, q, avail, jnp.array(epsilon))
 
-    env = toy.make()
-    return rollout.on_device(env, UTILITY, act, PARAMS, (), jax.random.key(seed), n_slots)
+    return rollout.Player(toy.make(), UTILITY, act, PARAMS, ())
+
+
+def collect(seed: int, n_slots: int, epsilon: float = 1.0):
+    return rollout.on_device(player(epsilon), jax.random.key(seed), n_slots)
 
 
 @pytest.mark.parametrize("n_slots", [2, 6, 23])
@@ -60,21 +63,57 @@ def test_utilities_in_a_rollout_are_those_of_the_unroll() -> None:
     np.testing.assert_array_equal(explore.greedy(q, segment.avail), segment.action)
 
 
-def test_greedy_evaluation_counts_whole_episodes_only() -> None:
-    measured = evaluate.greedy_episodes(toy.make(), UTILITY, PARAMS, (), jax.random.key(0), 2, 15)
-    segment, _ = collect(0, 15, epsilon=0.0)
-    returns, total, length = [], 0.0, 0
-    lengths = []
-    for slot in toy.slow(np.asarray(segment.action)):
+def slow_episodes(actions: np.ndarray) -> list[dict]:
+    """The whole episodes that a slow loop finds in the actions of a segment."""
+    ends, now = [], {"return": 0.0, "length": 0, "won": False}
+    for slot in toy.slow(actions):
         if slot["ended"]:
-            returns.append(total)
-            lengths.append(length)
-            total, length = 0.0, 0
-        else:
-            total, length = total + slot["reward"], length + 1
-    assert measured["test_episodes"] == 2 * len(returns)
-    np.testing.assert_allclose(measured["test_return"], np.mean(returns), rtol=1e-6)
+            ends.append(now)
+            now = {"return": 0.0, "length": 0, "won": False}
+        elif slot["mask"]:
+            now["return"] += slot["reward"]
+            now["length"] += 1
+            now["won"] |= slot["terminated"]
+    return ends
+
+
+def test_episodes_of_a_segment_have_the_returns_lengths_and_results_of_a_slow_loop() -> None:
+    for seed in range(10):
+        segment, episodes = collect(seed, 23)
+        ended = np.asarray(episodes.ended)
+        expected = slow_episodes(np.asarray(segment.action))
+        np.testing.assert_allclose(episodes.return_[ended], [e["return"] for e in expected])
+        np.testing.assert_array_equal(episodes.length[ended], [e["length"] for e in expected])
+        won = episodes.results["win_rate"][ended]
+        np.testing.assert_array_equal(won, [e["won"] for e in expected])
+
+
+def test_greedy_evaluation_plays_one_whole_episode_from_every_start() -> None:
+    """The toy has one start and greedy play no dice: every episode is the first of a segment."""
+    greedy = evaluate.greedy_player(toy.make(), UTILITY, PARAMS, ())
+    measured = evaluate.greedy_episodes(greedy, jax.random.key(0), 4)
+    segment, _ = collect(0, 15, epsilon=0.0)
+    first = slow_episodes(np.asarray(segment.action))[0]
+    assert measured.keys() == {"test_return", "test_length", "test_win_rate"}
+    np.testing.assert_allclose(measured["test_return"], first["return"], rtol=1e-6)
+    assert measured["test_length"] == first["length"]
+    assert measured["test_win_rate"] == first["won"]
+
+
+def test_evaluation_means_are_over_episodes_however_long_they_are() -> None:
+    """Random play: one episode per environment, equal to episodes that are played alone."""
+    keys = jax.random.split(jax.random.key(5), 16)
+    alone = [rollout.episode(player(1.0), k) for k in keys]
+    lengths = [int(play.length) for play in alone]
+    assert len(set(lengths)) > 1, "all episodes are of one length, so it proves nothing"
+    measured = evaluate.greedy_episodes(player(1.0), jax.random.key(5), 16)
     np.testing.assert_allclose(measured["test_length"], np.mean(lengths), rtol=1e-6)
+    np.testing.assert_allclose(
+        measured["test_return"], np.mean([play.return_ for play in alone]), rtol=1e-6
+    )
+    for play in alone:
+        assert play.ended
+        assert play.length <= toy.SPEC.episode_limit
 
 
 def test_epsilon_greedy_explores_with_probability_epsilon() -> None:
@@ -96,10 +135,11 @@ def test_softmax_follows_the_utilities_of_available_actions() -> None:
 
 
 def test_epsilon_falls_linearly_and_stays() -> None:
-    hyper = Hyper(0, 0, 0, 1.0, 0.2, 100.0, 0, 0, 0)
+    hyper = Hyper(*[0.0] * len(Hyper._fields))
+    hyper = hyper._replace(epsilon_start=1.0, epsilon_end=0.2, epsilon_steps=100.0)
     for step, expected in ((0, 1.0), (50, 0.6), (100, 0.2), (10_000, 0.2)):
         np.testing.assert_allclose(
-            explore.linear_epsilon(hyper, jnp.array(step)), expected, rtol=1e-6
+            explore.linear(1.0, 0.2, jnp.array(step), 100.0), expected, rtol=1e-6
         )
 
 

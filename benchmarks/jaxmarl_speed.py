@@ -1,0 +1,230 @@
+"""What an iteration of recurrent QMIX on SMAX costs, ours beside JaxMARL's, in one run.
+
+The same work on one core: a dense layer and a GRU of 64, mixing 32, hypernetworks 64 of two layers
+(both have as many parameters, which is checked); observation and agent id as inputs; 16
+environments for 128 slots, then 8 updates with RAdam from a batch of 32 such segments, with
+one-step double-Q targets; evaluation off; learning from the first collection on. Besides: the
+collection alone, also with 128 environments, and both with 4 seeds in a program.
+
+Both sides compile ahead, run once, and run a second time, which is timed; what a run of JaxMARL's
+starts with (networks and an empty replay) is measured apart and taken off. Rounds alternate, and
+medians are reported. It needs a checkout of JaxMARL, for its training script:
+
+    python benchmarks/jaxmarl_speed.py PATH_TO_CHECKOUT
+
+The record is written after each round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from _common import about, last_json
+from rich.console import Console
+from rich.table import Table
+
+from jaxvff.log import write_json
+
+HERE = Path(__file__).parent
+SLOTS, UPDATES, BUFFER = 128, 8, 5000
+# What _jaxmarl_peer.py sets on its side, but for the map, the seeds and the environments.
+OURS = [
+    "method=qmix", "method.embed_dim=32", "method.hypernet_dim=64", "utility=gru", "hidden_dim=64",
+    "last_action=false", "agent_id=true", "returns=one_step", "target=double", "optimizer=radam",
+    "lr=1e-3", f"segment_length={SLOTS}", "batch_size=32", f"updates={UPDATES}",
+    f"buffer_size={BUFFER}", "target_interval=80",
+]  # fmt: skip
+NOTES = [
+    "ratio is theirs / ours of the medians: above 1, theirs costs more; env_steps_per_s is a speed",
+    "*_cpu_s are seconds of the process on its one core; wall-clock means less on a busy machine",
+    "lower, compile: ours is two programs, init and advance; theirs is one. Ours sets LLVM's "
+    "effort to 1 on a CPU (0 for init), theirs is XLA's default",
+    "setup: networks and an empty replay; first_run: setup and as many iterations as are timed",
+    "steady: one iteration of all seeds in the program, setup taken off",
+    "JaxMARL's environments reset themselves, so each of its slots is an env step; ours keeps a "
+    "slot for the final observation of an episode, so an iteration of 128 slots has fewer env "
+    "steps (counted, not estimated): costs are given per iteration and per env step",
+    "JaxMARL's replay allows sampling from 65,536 env steps on, whatever LEARNING_STARTS is; its "
+    "min_length_time_axis is set to 1 here, so that both learn from the first collection on",
+    "JaxMARL's target network is synced every 10 collections, ours every 80 updates: the same",
+    f"replay: ours holds {BUFFER} segments a seed, theirs as many rounded down to environments",
+]
+
+
+class Work(NamedTuple):
+    """What one iteration consists of."""
+
+    learn: bool
+    envs: int = 16  # of each seed
+    seeds: int = 1  # in the program
+
+
+WORK = {
+    "learn": Work(True),
+    "learn, 4 seeds": Work(True, seeds=4),
+    "rollout": Work(False),
+    "rollout, 128 envs": Work(False, envs=128),
+    "rollout, 4 seeds": Work(False, seeds=4),
+}
+# What is reported -> how it is read in the terminal; None: in the record only.
+FIGURES: dict[str, str | None] = {
+    "lower_s": "trace and lower, s",
+    "lower_cpu_s": None,
+    "compile_s": "compile, s",
+    "compile_cpu_s": None,
+    "setup_s": None,
+    "setup_cpu_s": None,
+    "first_run_s": "first run, s",
+    "first_run_cpu_s": None,
+    "steady_s": None,
+    "steady_cpu_s": "CPU-s per iteration",
+    "env_steps_per_iteration": None,
+    "cpu_us_per_env_step": "CPU-µs per env step",
+    "env_steps_per_s": "env steps/s",
+    "replay_bytes_per_slot": None,
+    "replay_bytes_per_env_step": "replay bytes per env step",
+    "replay_bytes_per_seed": "replay bytes per seed",
+}
+
+
+def ours(args: argparse.Namespace, work: Work, seed: int) -> dict[str, Any]:
+    """One timed process of ours."""
+    start = work.envs if work.learn else BUFFER
+    overrides = [
+        *OURS, f"env=smax/{args.map}", f"n_envs={work.envs}", f"learn_start={start}",
+        f"seeds={work.seeds}", f"seed={seed}",
+    ]  # fmt: skip
+    command = [str(HERE / "_jaxvff_side.py"), *options(args, work), *overrides]
+    return last_json(command, core=args.core)
+
+
+def peer(args: argparse.Namespace, work: Work, seed: int) -> dict[str, Any]:
+    """One timed process of JaxMARL."""
+    command = [str(HERE / "_jaxmarl_peer.py"), str(args.checkout), "speed", *options(args, work)]
+    command += [f"--map={args.map}", f"--envs={work.envs}", f"--seeds={work.seeds}"]
+    command += [f"--steps={SLOTS}", f"--epochs={UPDATES}", f"--buffer={BUFFER}", f"--seed={seed}"]
+    return last_json(command, core=args.core)
+
+
+def options(args: argparse.Namespace, work: Work) -> list[str]:
+    """What both processes take."""
+    return [f"--updates={args.updates}", "--learn" if work.learn else "--no-learn"]
+
+
+def check(work: Work, both: dict[str, dict[str, Any]]) -> None:
+    """The same networks, and as many updates as there should be."""
+    parameters = {side: row["parameters"] for side, row in both.items()}
+    if len(set(parameters.values())) > 1:
+        raise SystemExit(f"not the same networks: {parameters} parameters")
+    for side, row in both.items():
+        expected = UPDATES * row["updates"] if work.learn else 0
+        if row["grad_steps"] != expected:
+            raise SystemExit(f"{side} did {row['grad_steps']} updates instead of {expected}")
+
+
+def figures(row: dict[str, Any]) -> dict[str, float]:
+    """What is reported of one process."""
+    per_slot = row["replay_bytes_per_seed"] / row["replay_slots_per_seed"]
+    env_steps = row["env_steps"] / row["updates"]  # of one seed, in an iteration
+    derived = {
+        "env_steps_per_iteration": env_steps * row["seeds"],
+        "cpu_us_per_env_step": 1e6 * row["steady_cpu_s"] / (env_steps * row["seeds"]),
+        "env_steps_per_s": env_steps * row["seeds"] / row["steady_s"],
+        "replay_bytes_per_slot": per_slot,
+        "replay_bytes_per_env_step": per_slot * row["slots"] / row["env_steps"],
+    }
+    return {name: derived[name] if name in derived else row[name] for name in FIGURES}
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Median and range."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def summary(rows: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
+    """Each figure over rounds, with the ratio of the medians, theirs / ours."""
+    out: dict[str, Any] = {}
+    for name in FIGURES:
+        both = {s: spread([figures(row[s])[name] for row in rows]) for s in ("theirs", "ours")}
+        out[name] = {**both, "ratio": both["theirs"]["median"] / both["ours"]["median"]}
+    return out
+
+
+def terminal(table: dict[str, dict[str, Any]], rounds: int) -> Table:
+    """The medians and their ranges, a section per kind of work."""
+    view = Table(title=f"Median of {rounds} rounds (range)")
+    view.add_column("work")
+    view.add_column("")
+    for name in ("JaxMARL", "jaxvff", "JaxMARL / jaxvff"):
+        view.add_column(name, justify="right")
+
+    def text(x: dict[str, float]) -> str:
+        low, high = number(x["min"]), number(x["max"])
+        return number(x["median"]) + ("" if low == high else f" ({low}-{high})")
+
+    for work, rows in table.items():
+        view.add_section()
+        shown = {name: title for name, title in FIGURES.items() if title}
+        for k, (name, title) in enumerate(shown.items()):
+            row = rows[name]
+            cells = (text(row["theirs"]), text(row["ours"]), f"{row['ratio']:.2f}")
+            view.add_row("" if k else work, title, *cells)
+    return view
+
+
+def number(x: float) -> str:
+    """Three digits, or an integer with separators."""
+    return f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
+
+
+def main() -> None:
+    """Measure, write the record after each round, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("checkout", type=Path, help="root of a JaxMARL checkout")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--map", default="3m")
+    parser.add_argument("--updates", type=int, default=20, help="iterations that are timed")
+    parser.add_argument("--work", nargs="+", choices=WORK, default=[*WORK], metavar="WORK",
+                        help=f"some of: {'; '.join(WORK)}")  # fmt: skip
+    parser.add_argument("--core", type=int, default=0, help="the one that all processes run on")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "jaxmarl_speed.json")
+    args = parser.parse_args()
+    console = Console()
+
+    done: dict[str, list[dict[str, dict[str, Any]]]] = {name: [] for name in args.work}
+    loads: list[float] = []
+    for k in range(args.rounds):
+        loads.append(os.getloadavg()[0])
+        for name in args.work:
+            both = {"theirs": peer(args, WORK[name], k), "ours": ours(args, WORK[name], k)}
+            check(WORK[name], both)
+            done[name].append(both)
+            costs = ", ".join(f"{s} {row['steady_cpu_s']:.3f}" for s, row in both.items())
+            console.print(f"round {k + 1}, {name}: CPU-s per iteration: {costs}", highlight=False)
+        table = {name: summary(rows) for name, rows in done.items()}
+        first = done[args.work[0]][0]
+        record = {
+            "what": f"recurrent QMIX on SMAX {args.map}: cost of an iteration on one core",
+            "notes": NOTES,
+            "table": table,
+            "rounds": k + 1,
+            "iterations_timed": args.updates,
+            "parameters": {side: row["parameters"] for side, row in first.items()},
+            "ours": {"overrides": OURS, "work": {n: WORK[n]._asdict() for n in args.work}},
+            "peer": {x: first["theirs"][x] for x in ("commit", "versions", "config")},
+            "load_at_start_of_round": loads,  # processes, mean of the minute before
+            **about(),
+            "command": "python benchmarks/jaxmarl_speed.py CHECKOUT",
+            "runs": done,
+        }
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(args.out, record)
+    console.print(terminal(table, args.rounds))
+
+
+if __name__ == "__main__":
+    main()
