@@ -7,8 +7,9 @@ one-step double-Q targets; evaluation off; learning from the first collection on
 collection alone, also with 128 environments, and both with 4 seeds in a program.
 
 Both sides compile ahead, run once, and run a second time, which is timed; what a run of JaxMARL's
-starts with (networks and an empty replay) is measured apart and taken off. Rounds alternate, and
-medians are reported. It needs a checkout of JaxMARL, for its training script:
+starts with (networks and an empty replay) is measured by a shorter run and taken off, so that
+runs of a few iterations say little. Rounds alternate, and medians are reported. It needs a checkout
+of JaxMARL, for its training script:
 
     python benchmarks/jaxmarl_speed.py PATH_TO_CHECKOUT
 
@@ -44,7 +45,9 @@ NOTES = [
     "lower, compile: ours is two programs, init and advance; theirs is one. Ours sets LLVM's "
     "effort to 1 on a CPU (0 for init), theirs is XLA's default",
     "setup: networks and an empty replay; first_run: setup and as many iterations as are timed",
-    "steady: one iteration of all seeds in the program, setup taken off",
+    "steady: one iteration of all seeds in the program. Ours: a second run of the same length, "
+    "which goes on from the first; theirs: the second run less that of a program with 2 "
+    "iterations, over the difference in iterations; its setup follows from the same two",
     "JaxMARL's environments reset themselves, so each of its slots is an env step; ours keeps a "
     "slot for the final observation of an episode, so an iteration of 128 slots has fewer env "
     "steps (counted, not estimated): costs are given per iteration and per env step",
@@ -70,24 +73,24 @@ WORK = {
     "rollout, 128 envs": Work(False, envs=128),
     "rollout, 4 seeds": Work(False, seeds=4),
 }
-# What is reported -> how it is read in the terminal; None: in the record only.
+# What is reported -> how it is called in the terminal; None: in the record only.
 FIGURES: dict[str, str | None] = {
-    "lower_s": "trace and lower, s",
+    "lower_s": "lower, s",
     "lower_cpu_s": None,
     "compile_s": "compile, s",
-    "compile_cpu_s": None,
+    "compile_cpu_s": "compile, CPU-s",
     "setup_s": None,
     "setup_cpu_s": None,
     "first_run_s": "first run, s",
     "first_run_cpu_s": None,
     "steady_s": None,
-    "steady_cpu_s": "CPU-s per iteration",
-    "env_steps_per_iteration": None,
-    "cpu_us_per_env_step": "CPU-µs per env step",
+    "steady_cpu_s": "iteration, CPU-s",
+    "env_steps_per_iteration": "its env steps",
+    "cpu_us_per_env_step": "env step, CPU-µs",
     "env_steps_per_s": "env steps/s",
     "replay_bytes_per_slot": None,
-    "replay_bytes_per_env_step": "replay bytes per env step",
-    "replay_bytes_per_seed": "replay bytes per seed",
+    "replay_bytes_per_env_step": "replay, B/env step",
+    "replay_bytes_per_seed": "replay, B/seed",
 }
 
 
@@ -112,7 +115,9 @@ def peer(args: argparse.Namespace, work: Work, seed: int) -> dict[str, Any]:
 
 def options(args: argparse.Namespace, work: Work) -> list[str]:
     """What both processes take."""
-    return [f"--updates={args.updates}", "--learn" if work.learn else "--no-learn"]
+    if work.learn:
+        return [f"--updates={args.updates}", "--learn"]
+    return [f"--updates={args.rollouts}", "--no-learn"]
 
 
 def check(work: Work, both: dict[str, dict[str, Any]]) -> None:
@@ -157,10 +162,8 @@ def summary(rows: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
 def terminal(table: dict[str, dict[str, Any]], rounds: int) -> Table:
     """The medians and their ranges, a section per kind of work."""
     view = Table(title=f"Median of {rounds} rounds (range)")
-    view.add_column("work")
-    view.add_column("")
-    for name in ("JaxMARL", "jaxvff", "JaxMARL / jaxvff"):
-        view.add_column(name, justify="right")
+    for name in ("", "JaxMARL", "jaxvff", "ratio"):
+        view.add_column(name, justify="right" if name else "left", no_wrap=True)
 
     def text(x: dict[str, float]) -> str:
         low, high = number(x["min"]), number(x["max"])
@@ -168,11 +171,12 @@ def terminal(table: dict[str, dict[str, Any]], rounds: int) -> Table:
 
     for work, rows in table.items():
         view.add_section()
-        shown = {name: title for name, title in FIGURES.items() if title}
-        for k, (name, title) in enumerate(shown.items()):
-            row = rows[name]
-            cells = (text(row["theirs"]), text(row["ours"]), f"{row['ratio']:.2f}")
-            view.add_row("" if k else work, title, *cells)
+        view.add_row(f"[bold]{work}[/]")
+        for name, title in FIGURES.items():
+            if title is not None:
+                row = rows[name]
+                cells = (text(row["theirs"]), text(row["ours"]), f"{row['ratio']:.2f}")
+                view.add_row(title, *cells)
     return view
 
 
@@ -187,7 +191,8 @@ def main() -> None:
     parser.add_argument("checkout", type=Path, help="root of a JaxMARL checkout")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--map", default="3m")
-    parser.add_argument("--updates", type=int, default=20, help="iterations that are timed")
+    parser.add_argument("--updates", type=int, default=20, help="iterations timed with the learner")
+    parser.add_argument("--rollouts", type=int, default=100, help="iterations timed without it")
     parser.add_argument("--work", nargs="+", choices=WORK, default=[*WORK], metavar="WORK",
                         help=f"some of: {'; '.join(WORK)}")  # fmt: skip
     parser.add_argument("--core", type=int, default=0, help="the one that all processes run on")
@@ -212,7 +217,7 @@ def main() -> None:
             "notes": NOTES,
             "table": table,
             "rounds": k + 1,
-            "iterations_timed": args.updates,
+            "iterations_timed": {"learn": args.updates, "rollout": args.rollouts},
             "parameters": {side: row["parameters"] for side, row in first.items()},
             "ours": {"overrides": OURS, "work": {n: WORK[n]._asdict() for n in args.work}},
             "peer": {x: first["theirs"][x] for x in ("commit", "versions", "config")},

@@ -169,17 +169,16 @@ def ratio(theirs: float | str, base: float) -> str:
 def terminal(table: dict[str, dict[str, Any]], target: float) -> Table:
     """The medians and ranges, a section per map."""
     view = Table(title=f"Seconds from process start to a greedy win rate of {target:g}, one seed")
-    for name in ("map", "side"):
-        view.add_column(name)
-    for name in ("median s", "range", "reached", "env steps", "first evaluation s", "/ ours"):
-        view.add_column(name, justify="right")
+    for name in ("", "median", "range", "reached", "env steps", "first eval", "ratio"):
+        view.add_column(name, justify="right" if name else "left", no_wrap=True)
     for name, sides in table.items():
         view.add_section()
+        view.add_row(f"[bold]{name}[/]")
         for side, row in sides.items():
+            ends = dict.fromkeys((str(row["min_s"]), str(row["max_s"])))
             steps = row["env_steps_of_those_that_reached"]
             view.add_row(
-                name, side, str(row["median_s"]), f"{row['min_s']}-{row['max_s']}",
-                f"{row['reached']} of {row['runs']}",
+                side, str(row["median_s"]), "-".join(ends), f"{row['reached']} of {row['runs']}",
                 f"{statistics.median(steps):,.0f}" if steps else "-",
                 str(row["median_first_evaluation_s"] or "-"), row.get("ratio", ""),
             )  # fmt: skip

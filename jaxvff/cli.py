@@ -67,23 +67,24 @@ EVALUATE = """\
 usage: jaxvff evaluate run=<run folder> [render=true [seed=<n>] [episodes=1]]
 
 Restores the newest checkpoint, plays greedily, and prints what was learned: for matrix games the
-learned table of the median seed and the shares of seeds. Nothing in the folder changes.
+learned table of the median seed and the shares of seeds. Without render no file changes.
 
 render=true also writes greedy_*.gif there, the first greedy episodes of a seed (default: the first)
 of each sweep value, and says how they ended. SMAX, MPE and overcooked can be drawn.
 """
 
 REPRODUCE = """\
-usage: jaxvff reproduce table1|smax [key=value ...]
-       jaxvff reproduce table1|smax resume=<run folder>
+usage: jaxvff reproduce table1|smax|smax_cpu [key=value ...]
+       jaxvff reproduce table1|smax|smax_cpu resume=<run folder>
 
-table1: trains NM-QMIX, QMIX, VDN, QPLEX, QTRAN, Qatten, CW-QMIX and OW-QMIX on Games A and B for 256 seeds
-each and prints rates with intervals, the paper's own table beside them. Writes table1.json and
-table1.png into the run folder (run_dir=). Keys as for train, but method= and env=.
+table1: trains NM-QMIX, QMIX, VDN, QPLEX, QTRAN, Qatten, CW-QMIX and OW-QMIX on Games A and B for
+256 seeds each and prints rates with intervals, the paper's own table beside them. Writes
+table1.json and table1.png into the run folder (run_dir=). Keys as for train, but method= and env=.
 
 smax: QMIX, NM-QMIX with SARSA(λ) and RND, QPLEX, QTRAN and VDN, five seeds each, on 3s_vs_5z,
-corridor and 3s5z_vs_3s6z with SMAC's time limits; curves.png as the paper's Fig. 1. It is made for
-a GPU; on a CPU: reproduce smax 'sweep.env=[smax/3m]' segment_length=128 batch_size=32.
+corridor and 3s5z_vs_3s6z with SMAC's time limits; curves.png as the paper's Fig. 1. For a GPU.
+
+smax_cpu: all nine methods on 3m, five seeds each; about half an hour on two cores.
 """
 
 BENCH = """\

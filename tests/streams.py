@@ -9,6 +9,18 @@ import numpy as np
 from jaxvff.types import EnvSpec, Segment
 
 
+def spans(segment: Segment) -> list[tuple[int, int]]:
+    """`(first, last)` slot of every episode; the last one holds its final observation."""
+    is_first, mask = np.asarray(segment.is_first), np.asarray(segment.mask)
+    found = []
+    for first in np.flatnonzero(is_first & mask):
+        last = first
+        while mask[last]:
+            last += 1
+        found.append((int(first), int(last)))
+    return found
+
+
 def random_segment(
     rng: np.random.Generator, spec: EnvSpec, n_slots: int, garbage: float | None = None
 ) -> Segment:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jaxvff.targets import BOOTSTRAPS, RETURNS, Bootstrap, n_step, td_lambda
 from jaxvff.types import EnvSpec
 from tests.oracles import returns as oracle
-from tests.streams import random_segment
+from tests.streams import random_segment, spans
 
 SPEC = EnvSpec(2, 3, 1, 1, 4)
 TOLERANCE = 1e-5  # float32 sums of up to twelve terms of size one
@@ -43,6 +43,30 @@ def test_n_step_is_the_sum_of_n_rewards_and_a_value(stream, n) -> None:
     x = bootstrap(*stream)
     expected = oracle.n_step(*map(np.asarray, x), n)
     np.testing.assert_allclose(n_step(x, n), expected, atol=TOLERANCE)
+
+
+@given(st.integers(0, 10**6), st.floats(0, 1), st.floats(0, 1))
+@settings(max_examples=60, deadline=None)
+def test_the_returns_of_a_segment_are_those_of_its_episodes_alone(seed, gamma, lambda_) -> None:
+    """Terminated, truncated, cut by the segment's end, one step long: from the flags of the segment."""
+    rng = np.random.default_rng(seed)
+    s = random_segment(rng, SPEC, 23)
+    value = rng.normal(size=23).astype(np.float32)
+    discount = gamma * (1.0 - s.terminated)
+    mine = td_lambda(Bootstrap(s.reward, discount, jnp.asarray(value), s.mask), lambda_)
+    arrays = (np.asarray(s.reward), value, np.asarray(s.terminated))
+    expected = oracle.recursion(*arrays, spans(s), gamma, lambda_)
+    np.testing.assert_allclose(mine, expected, atol=TOLERANCE)
+
+
+def test_random_streams_hold_every_kind_of_episode() -> None:
+    kinds = set()
+    for seed in range(50):
+        s = random_segment(np.random.default_rng(seed), SPEC, 23)
+        for first, last in spans(s):
+            end = "terminated" if s.terminated[last - 1] else "cut" if last == 22 else "truncated"
+            kinds.add((end, last - first == 1))
+    assert kinds == {(e, one) for e in ("terminated", "truncated", "cut") for one in (True, False)}
 
 
 def test_a_terminated_step_bootstraps_nothing_and_a_truncated_one_its_last_value() -> None:

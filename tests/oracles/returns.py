@@ -12,6 +12,21 @@ def episode_ends(mask: np.ndarray, t: int) -> int:
     return t
 
 
+def recursion(reward, value, terminated, spans, gamma: float, lambda_: float) -> np.ndarray:
+    """λ-returns of every episode `(first, last)`, backwards from where each one really ended.
+
+    After a terminated transition nothing is worth anything; one that was cut short, by a limit or by
+    the end of the segment, goes on in the value of its final observation.
+    """
+    out = np.zeros(len(reward))
+    for first, last in spans:
+        rest = 0.0 if last > first and terminated[last - 1] else value[last]
+        for t in range(last - 1, first - 1, -1):
+            worth = rest if t == last - 1 else (1 - lambda_) * value[t + 1] + lambda_ * out[t + 1]
+            out[t] = reward[t] + gamma * worth
+    return out
+
+
 def n_step(reward, discount, value, mask, n: int) -> np.ndarray:
     """Sum of up to n discounted rewards, then the value of where that led."""
     out = np.zeros(len(reward))

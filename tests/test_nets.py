@@ -1,0 +1,108 @@
+"""Utility networks: memory that restarts with every episode, against slow loops."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvff.nets import UTILITIES, Utility
+from jaxvff.types import EnvSpec
+from tests.oracles import gru
+from tests.streams import random_segment, spans
+
+SPEC = EnvSpec(n_agents=2, n_actions=3, obs_size=4, state_size=5, episode_limit=4)
+HIDDEN, SLOTS = 8, 23
+TOLERANCE = 1e-5  # float32 against float64, sums of up to 9 terms of size one
+
+
+def utility(name: str, shared: bool = True) -> Utility:
+    net = UTILITIES[name](SPEC.n_actions, HIDDEN)
+    return Utility(net, SPEC, HIDDEN, shared, agent_id=True, last_action=True)
+
+
+def scaled(params: dict) -> dict:
+    """Larger than PyTorch's, so that memory shows."""
+    return jax.tree.map(lambda x: 2 * x, params)
+
+
+def test_a_gru_restarts_with_every_episode_as_a_slow_loop_does() -> None:
+    net = utility("gru")
+    params = scaled(net.init(jax.random.key(0)))
+    unroll = jax.jit(net.unroll)
+    for seed in range(20):
+        s = random_segment(np.random.default_rng(seed), SPEC, SLOTS)
+        q, _ = unroll(params, s)
+        expected = gru.unroll(
+            params["params"], np.asarray(s.obs), np.asarray(s.action), spans(s), 3, HIDDEN
+        )
+        used = np.isfinite(expected)
+        assert used[..., 0, 0].sum() == sum(last - first + 1 for first, last in spans(s))
+        np.testing.assert_allclose(np.asarray(q)[used], expected[used], atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("name", UTILITIES)
+def test_a_segment_unrolls_as_its_episodes_do_alone(name: str, shared: bool) -> None:
+    net = utility(name, shared)
+    params = scaled(net.init(jax.random.key(1)))
+    unroll = jax.jit(net.unroll)
+    lengths = set()
+    for seed in range(8):
+        s = random_segment(np.random.default_rng(seed), SPEC, SLOTS)
+        q, features = unroll(params, s)
+        for first, last in spans(s):
+            alone = jax.tree.map(lambda x: x[first : last + 1], s)
+            q_alone, features_alone = unroll(params, alone)
+            np.testing.assert_allclose(q[first : last + 1], q_alone, atol=TOLERANCE)
+            np.testing.assert_allclose(features[first : last + 1], features_alone, atol=TOLERANCE)
+            lengths.add(last - first)
+        if seed > 2 and len(lengths) == 4:
+            break
+    assert lengths == {1, 2, 3, 4}
+
+
+def test_a_gru_remembers_within_an_episode_and_nothing_of_the_one_before() -> None:
+    net = utility("gru")
+    params = scaled(net.init(jax.random.key(0)))
+    s = random_segment(np.random.default_rng(0), SPEC, 6)
+    first = np.array([True, False, False, True, False, False])
+    s = s._replace(is_first=jnp.asarray(first))
+
+    def q(change: int) -> np.ndarray:
+        obs = s.obs.at[change].add(1.0)
+        return np.asarray(net.unroll(params, s._replace(obs=obs))[0])
+
+    base = np.asarray(net.unroll(params, s)[0])
+    assert all(np.abs(q(0) - base)[t].max() > 1e-3 for t in (0, 1, 2))
+    np.testing.assert_array_equal(q(0)[3:], base[3:])
+    np.testing.assert_array_equal(q(4)[:4], base[:4])
+
+
+def test_no_gradient_crosses_the_start_of_an_episode() -> None:
+    net = utility("gru")
+    params = net.init(jax.random.key(0))
+    s = random_segment(np.random.default_rng(0), SPEC, 6)
+    s = s._replace(is_first=jnp.array([True, False, False, True, False, False]))
+
+    def last(obs: jax.Array) -> jax.Array:
+        return jnp.sum(net.unroll(params, s._replace(obs=obs))[0][5])
+
+    grad = np.abs(jax.grad(last)(s.obs)).max((1, 2))
+    assert (grad[:3] == 0).all()
+    assert (grad[3:] > 0).all()
+
+
+def test_the_first_slot_sees_no_previous_action_whatever_came_before() -> None:
+    net = utility("mlp")
+    params = net.init(jax.random.key(0))
+    s = random_segment(np.random.default_rng(3), SPEC, SLOTS)
+    starts = np.asarray(s.is_first)
+
+    def q(action: jax.Array) -> np.ndarray:
+        return np.asarray(net.unroll(params, s._replace(action=action))[0])
+
+    other = q((s.action + 1) % 3)
+    np.testing.assert_array_equal(other[starts], q(s.action)[starts])
+    assert (other[1:] != q(s.action)[1:]).any()

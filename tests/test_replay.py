@@ -1,0 +1,62 @@
+"""Replay: what prioritised sampling draws, how it is weighted, and that training moves priorities."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvff import replay
+from tests.lanes import start
+
+ERRORS = np.array([0.1, 0.4, 1.6, 3.2], np.float32)
+SMALL = ("hidden_dim=8", "batch_size=16", "learn_start=16", "buffer_size=64", "seeds=1")
+
+
+def ranked(exponents: tuple[float, float]) -> tuple[replay.Replay, object]:
+    """A full replay of four items with the priorities of ERRORS, sampled 256 at a time."""
+    buffer = replay.prioritised(256, 256, exponents)
+    state = buffer.init({"x": jnp.array(0)})
+    state = buffer.add(state, {"x": jnp.arange(4)})
+    everything = replay.Sample({"x": jnp.arange(4)}, None, jnp.arange(4))
+    return buffer, buffer.prioritise(state, everything, jnp.asarray(ERRORS))
+
+
+def test_segments_are_drawn_in_proportion_to_their_error_to_the_power_a() -> None:
+    for a in (0.0, 0.6, 1.0):
+        buffer, state = ranked((a, 0.4))
+        keys = jax.random.split(jax.random.key(0), 100)
+        drawn = jax.vmap(lambda k: buffer.sample(state, k).stored["x"])(keys)
+        shares = np.bincount(np.asarray(drawn).ravel(), minlength=4) / drawn.size
+        expected = ERRORS**a / np.sum(ERRORS**a)
+        # Four standard errors of a share of one half among 25,600 draws: 0.0125.
+        np.testing.assert_allclose(shares, expected, atol=0.0125, err_msg=f"a={a}")
+
+
+def test_weights_are_inverse_probabilities_to_the_power_b_below_the_largest() -> None:
+    buffer, state = ranked((0.6, 0.4))
+    sample = buffer.sample(state, jax.random.key(1))
+    p = (ERRORS**0.6 / np.sum(ERRORS**0.6))[np.asarray(sample.stored["x"])]
+    expected = (len(ERRORS) * p) ** -0.4
+    np.testing.assert_allclose(sample.weight, expected / expected.max(), rtol=1e-3)
+
+
+def test_an_error_of_zero_leaves_a_segment_in_reach() -> None:
+    buffer, state = ranked((0.6, 0.4))
+    everything = replay.Sample({"x": jnp.arange(4)}, None, jnp.arange(4))
+    state = buffer.prioritise(state, everything, jnp.zeros(4))
+    assert set(np.asarray(buffer.sample(state, jax.random.key(0)).stored["x"])) == {0, 1, 2, 3}
+
+
+def test_training_moves_priorities_and_only_when_asked() -> None:
+    program, carry, lane = start("replay=prioritised", *SMALL)
+    before = np.array(carry.state.replay.sum_tree_state.nodes)
+    carry = program.advance(carry, lane, 0, 16)
+    filled = np.array(carry.state.replay.sum_tree_state.nodes)
+    carry = program.advance(carry, lane, 16, 20)
+    after = np.array(carry.state.replay.sum_tree_state.nodes)
+    assert not np.array_equal(before, filled)
+    leaves = after[0, -64:][:16]  # of the segments that were there before the last four
+    assert len(np.unique(leaves)) > 1, "all segments have the priority they came with"
+    program, carry, _ = start(*SMALL)
+    assert not hasattr(carry.state.replay, "sum_tree_state")
