@@ -1,0 +1,48 @@
+"""Every method trains on SMAX: run on 3m, and traced whole on the other maps of the comparison."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+import pytest
+
+from jaxvff import config, train
+from jaxvff.plan import plan
+from tests.lanes import params_of, start
+
+METHODS = config.config_names("method")
+TINY = (
+    "seeds=1", "hidden_dim=8", "n_envs=2", "segment_length=32", "env.time_limit=31",
+    "buffer_size=8", "batch_size=2", "learn_start=2", "updates=1", "eval_episodes=2",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_learns_something_on_3m(method: str) -> None:
+    program, carry, lane = start("env=smax/3m", f"method={method}", *TINY)
+    before = params_of(carry)
+    carry = program.advance(carry, lane, 0, 3)
+    moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), before, params_of(carry))
+    assert set(moved) >= {"utility", "mixer"}
+    assert max(jax.tree.leaves(moved["utility"])) > 0
+    metrics = train.report_metrics(program, carry, lane)
+    assert np.isfinite(metrics["loss"]).all() and np.isfinite(metrics["test_return"]).all()
+    assert metrics["stopped_at"] == -1
+    rates = [metrics[f"test_{k}_rate"][0] for k in ("win", "loss", "draw", "timeout")]
+    assert sum(rates) == pytest.approx(1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["2s3z", "3s_vs_5z", "corridor", "3s5z_vs_3s6z"])
+def test_every_method_fits_every_map_of_the_comparison(name: str) -> None:
+    """Shapes only: the whole program of a training run is traced, and nothing is compiled."""
+    for method in METHODS:
+        (group,) = plan([f"env=smax/{name}", f"method={method}", *TINY])
+        program = train.program(group.config, group.values[0].env, group.n_lanes)
+        lane = group.lanes()
+        carry = jax.eval_shape(program.init, lane)
+        after = jax.eval_shape(program.advance, carry, lane, 0, 1)
+        assert jax.tree.structure(after) == jax.tree.structure(carry), method
+        tested = jax.eval_shape(program.evaluate, carry, lane)
+        assert tested["test_win_rate"].shape == (1,), method
