@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -46,6 +47,11 @@ def last_json(
             f"{Path(command[0]).name} failed ({done.returncode}):\n{done.stderr[-2000:]}"
         )
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def end_children_on_term() -> None:
+    """Let SIGTERM end a benchmark as Ctrl-C does; what it runs would go on without it."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def cpu_name() -> str:

@@ -24,7 +24,7 @@ import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from _common import about, last_json
+from _common import about, end_children_on_term, last_json
 from rich.console import Console
 from rich.table import Table
 
@@ -199,6 +199,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE / "results" / "jaxmarl_speed.json")
     args = parser.parse_args()
     console = Console()
+    end_children_on_term()
 
     done: dict[str, list[dict[str, dict[str, Any]]]] = {name: [] for name in args.work}
     loads: list[float] = []

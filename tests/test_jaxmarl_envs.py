@@ -44,7 +44,7 @@ def played(game: str, n_slots: int = 60, n_envs: int = 4) -> tuple[Env, Segment,
     ("game", "sizes"),  # agents, actions, observation
     [
         ("spread", (3, 5, 18)),
-        ("riddle", (3, 3, 7)),
+        ("riddle", (3, 3, 2)),
         pytest.param("overcooked", (2, 6, 520), marks=SLOW),
         ("speaker", (2, 5, 11)),
     ],
@@ -120,7 +120,7 @@ def test_a_game_of_jaxmarl_trains() -> None:
         ({**SPREAD, "team_reward": "most"}, "choose one of shared, sum, mean"),
         ({**SPREAD, "reward_scale": 0}, "env.reward_scale=0 must be above 0"),
         ({**SPREAD, "reward_scale": float("nan")}, "env.reward_scale=nan must be above 0"),
-        ({**SPREAD, "options": {"n_agents": 3}}, "MPE_simple_spread_v3 cannot be made"),
+        ({"name": "switch_riddle", "options": {"agents": 3}}, "switch_riddle cannot be made"),
         ({"name": "overcooked", "options": {"layout": "kitchen"}}, "layout='kitchen' is unknown"),
     ],
 )

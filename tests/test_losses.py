@@ -70,6 +70,30 @@ def test_a_batch_of_padding_has_no_loss_and_no_gradient(name: str) -> None:
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(grads))
 
 
+def test_importance_weights_lower_what_a_segment_adds_and_not_what_it_is_divided_by() -> None:
+    """The loss is linear in the weights: with all of them 1 it is the loss without weights."""
+    one = config.load(["method=qmix", "hidden_dim=8", "utility=mlp"])
+    model = learner.make_model(one, ENV)
+    params, target = (learner.init_params(one, model, jax.random.key(k)) for k in (0, 1))
+    hyper = jax.tree.map(jnp.float32, one.hyper())
+
+    @jax.jit
+    def loss(weight):
+        sample = replay.Sample(batch(), weight, jnp.arange(BATCH))
+        return learner.batch_loss(
+            model, bind_loss(one.method), AS_IS, params, target, sample, None, (), hyper
+        )
+
+    plain, (_, error) = loss(None)
+    np.testing.assert_allclose(loss(jnp.ones(BATCH))[0], plain, rtol=1e-6)
+    each = np.array([loss(row)[0] for row in jnp.eye(BATCH)])
+    np.testing.assert_allclose(each.sum(), plain, rtol=1e-5)
+    weight = np.linspace(0.1, 1, BATCH).astype(np.float32)
+    half, (_, weighted_error) = loss(weight)
+    np.testing.assert_allclose(half, weight @ each, rtol=1e-5)
+    np.testing.assert_array_equal(weighted_error, error)  # what priorities are made of
+
+
 @pytest.mark.parametrize("rule", ["sarsa", "max", "double"])
 def test_the_rules_differ_in_what_they_bootstrap_on(rule: str) -> None:
     losses = {

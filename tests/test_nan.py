@@ -95,7 +95,9 @@ def test_the_other_lanes_are_as_if_it_had_never_been_there() -> None:
     runs = []
     made, lane = program("reward")
     for rates in (RATES, (0.0, 0.0)):
-        lane = lane._replace(env_params=jnp.array(rates))
+        # Placed as it was: otherwise the program compiles again.
+        rates = jax.device_put(jnp.array(rates), lane.env_params.sharding)
+        lane = lane._replace(env_params=rates)
         carry = made.advance(made.init(lane), lane, 0, 40)
         runs.append(
             (held(carry)["stopped"], train.report_metrics(made, carry, lane), params_of(carry))

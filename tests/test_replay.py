@@ -48,6 +48,38 @@ def test_an_error_of_zero_leaves_a_segment_in_reach() -> None:
     assert set(np.asarray(buffer.sample(state, jax.random.key(0)).stored["x"])) == {0, 1, 2, 3}
 
 
+def test_a_new_segment_is_drawn_about_as_often_as_the_worst_known_one() -> None:
+    """flashbax rounds the largest priority down to a whole number, which is never below 1."""
+    buffer, state = ranked((0.6, 0.4))
+    state = buffer.add(state, {"x": jnp.array([4])})
+    priority = np.asarray(state.sum_tree_state.nodes)[-256:][:5]
+    np.testing.assert_allclose(priority[:4], ERRORS**0.6, rtol=1e-4)
+    assert max(1, ERRORS.max() ** 0.6 - 1) <= priority[4] <= ERRORS.max() ** 0.6
+
+
+def test_a_ring_of_segments_forgets_the_oldest_first() -> None:
+    for name in replay.REPLAYS:
+        buffer = replay.REPLAYS[name](4, 4, (0.6, 0.4))
+        state = buffer.init({"x": jnp.array(0)})
+        for i in range(6):
+            state = buffer.add(state, {"x": jnp.array([i])})
+        keys = jax.random.split(jax.random.key(0), 16)
+        drawn = jax.vmap(lambda k, b=buffer, s=state: b.sample(s, k).stored["x"])(keys)
+        assert set(np.unique(drawn)) == {2, 3, 4, 5}, name
+
+
+def test_uniform_samples_have_no_weights_and_no_priorities_to_move() -> None:
+    drawn = []
+    for exponents in ((0.6, 0.4), (1.0, 1.0)):
+        buffer = replay.uniform(64, 16, exponents)
+        state = buffer.add(buffer.init({"x": jnp.array(0)}), {"x": jnp.arange(8)})
+        sample = buffer.sample(state, jax.random.key(0))
+        assert sample.weight is None
+        assert buffer.prioritise(state, sample, jnp.ones(16)) is state
+        drawn.append(sample.stored["x"])
+    np.testing.assert_array_equal(*drawn)
+
+
 def test_training_moves_priorities_and_only_when_asked() -> None:
     program, carry, lane = start("replay=prioritised", *SMALL)
     before = np.array(carry.state.replay.sum_tree_state.nodes)

@@ -16,6 +16,7 @@ from tests.streams import random_segment, spans
 
 SPEC = EnvSpec(2, 3, 1, 1, 4)
 TOLERANCE = 1e-5  # float32 sums of up to twelve terms of size one
+compiled = jax.jit(td_lambda)
 
 
 def bootstrap(seed: int, n_slots: int, gamma: float) -> Bootstrap:
@@ -34,7 +35,7 @@ streams = st.tuples(st.integers(0, 10**6), st.sampled_from([1, 2, 3, 12]), st.fl
 def test_td_lambda_is_the_weighted_mean_of_n_step_returns(stream, lambda_) -> None:
     x = bootstrap(*stream)
     expected = oracle.td_lambda(*map(np.asarray, x), lambda_)
-    np.testing.assert_allclose(td_lambda(x, lambda_), expected, atol=TOLERANCE)
+    np.testing.assert_allclose(compiled(x, lambda_), expected, atol=TOLERANCE)
 
 
 @given(streams, st.integers(1, 6))
@@ -53,7 +54,7 @@ def test_the_returns_of_a_segment_are_those_of_its_episodes_alone(seed, gamma, l
     s = random_segment(rng, SPEC, 23)
     value = rng.normal(size=23).astype(np.float32)
     discount = gamma * (1.0 - s.terminated)
-    mine = td_lambda(Bootstrap(s.reward, discount, jnp.asarray(value), s.mask), lambda_)
+    mine = compiled(Bootstrap(s.reward, discount, jnp.asarray(value), s.mask), lambda_)
     arrays = (np.asarray(s.reward), value, np.asarray(s.terminated))
     expected = oracle.recursion(*arrays, spans(s), gamma, lambda_)
     np.testing.assert_allclose(mine, expected, atol=TOLERANCE)
