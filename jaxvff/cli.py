@@ -84,7 +84,7 @@ table1.json and table1.png into the run folder (run_dir=). Keys as for train, bu
 smax: QMIX, NM-QMIX with SARSA(λ) and RND, QPLEX, QTRAN and VDN, five seeds each, on 3s_vs_5z,
 corridor and 3s5z_vs_3s6z with SMAC's time limits; curves.png as the paper's Fig. 1. For a GPU.
 
-smax_cpu: all nine methods on 3m, five seeds each; about half an hour on two cores.
+smax_cpu: all nine methods on 3m, five seeds each; over two hours on a CPU.
 """
 
 BENCH = """\
