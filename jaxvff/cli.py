@@ -32,7 +32,7 @@ first runs
 """
 
 KEYS = """\
-  method=      {methods}     method.<option>=
+  method=      {methods}   method.<option>=
   env=         matrix/a matrix/b matrix/climbing matrix/penalty
                matrix/random   env.n_agents= env.n_actions= env.game_seed=
                matrix/file     env.file=payoff.npy (or .yaml, .json)
