@@ -1,4 +1,4 @@
-"""jaxvff train | evaluate | reproduce | bench."""
+"""jaxvff train | evaluate | reproduce | stability | bench."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ usage: jaxvff <command> [key=value ...]
   evaluate run=<folder>  greedy evaluation of a trained run, from its checkpoint
   reproduce table1       the paper's Table 1: eight methods, two games, 256 seeds
   reproduce smax         the paper's comparison on SMAX's versions of its three maps (for a GPU)
+  stability game=a       zero-loss points, spectra, flows, escapes, the paper's theorems
   bench                  throughput, compile time and memory on this machine
 
 first runs
@@ -87,6 +88,25 @@ corridor and 3s5z_vs_3s6z with SMAC's time limits; curves.png as the paper's Fig
 smax_cpu: all nine methods on 3m, five seeds each; over two hours on a CPU.
 """
 
+STABILITY = """\
+usage: jaxvff stability [claims] [key=value ...]
+
+Asks of a matrix game and a mixer with tabular utilities: where the zero-loss points are, what the
+spectrum of the loss is there, whether trajectories leave them, where random starts end, what
+re-ordering two actions costs; and holds the paper's theorems against the figures. `claims` answers
+only what the theorems need. A JSON and a PNG for each question in the run folder.
+
+  game=        a b climbing penalty random (n_agents= n_actions= game_seed=)
+  payoff=[[1,0],[0,2]]   or file=payoff.npy (or .yaml, .json)
+  mixer=       nmqmix | qmix | vdn     embed_dim=8  units of the mixing layer   init_scale=1
+  points=200   zero-loss points, half of them IGM-consistent     seed=0
+  temperatures=[0.1,0.3,1,3]           of the softmax policy     epsilon=0.1  of the others
+  starts=24 time=200 solver=kvaerno5|kvaerno3|tsit5              flows
+  noise=0.01   distance from a zero-loss point of flows and of the stochastic algorithm
+  optimizer=adam|rmsprop|radam|sgd lr=1e-3 updates=5000 lanes=256   stochastic algorithm
+  run_dir=     a new folder; default runs/<date>_stability_<game>
+"""
+
 BENCH = """\
 usage: jaxvff bench ['lanes=[1,64,512]'] [seconds=5] [key=value ...]
 
@@ -98,7 +118,8 @@ bytes of state and of replay per seed. Keys as for train.
 def main(argv: list[str] | None = None) -> int:
     """The command line. Returns the exit code: 2 for a mistake in the arguments."""
     args = sys.argv[1:] if argv is None else argv
-    help_texts = {"train": TRAIN, "evaluate": EVALUATE, "reproduce": REPRODUCE, "bench": BENCH}
+    help_texts = {"train": TRAIN, "evaluate": EVALUATE, "reproduce": REPRODUCE, "bench": BENCH,
+                  "stability": STABILITY}  # fmt: skip
     if not args or args[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0
@@ -118,9 +139,15 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if command not in help_texts:
         return _fail(f"unknown command {command!r}; choose one of {', '.join(help_texts)}")
-    if bad := [a for a in rest if "=" not in a and not (command == "reproduce" and a == rest[0])]:
+    if bad := [a for a in rest if "=" not in a and not _is_name(command, a, rest)]:
         return _fail(f"{bad[0]!r} is no key=value; see jaxvff {command} --help")
     return _run(command, rest)
+
+
+def _is_name(command: str, argument: str, rest: list[str]) -> bool:
+    """Whether an argument without = is one: what to reproduce, or `stability claims`."""
+    first = argument == rest[0]
+    return first and (command == "reproduce" or (command, argument) == ("stability", "claims"))
 
 
 def _run(command: str, rest: list[str]) -> int:

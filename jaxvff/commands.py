@@ -116,6 +116,31 @@ def _bench(overrides: list[str]) -> int:
     return 0
 
 
+def _stability(overrides: list[str]) -> int:
+    """The stability lab on one game: all questions, or the claims alone."""
+    # Here, not above: diffrax and its like take a second to import that training need not wait.
+    from jaxvff.analysis import lab, report, settings
+
+    only_claims = overrides[:1] == ["claims"]
+    asked = settings.load(overrides[only_claims:])
+    asked.table()
+    name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_stability_{asked.name}"
+    folder = Path(asked.run_dir or Path("runs") / name)
+    experiment.make_folder(folder)
+    console = Console()
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
+               TextColumn("left"), TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("compiling", total=lab.n_questions(only_claims))
+        answer = lab.answer(
+            asked, lambda what: bar.update(task, advance=1, description=what), only_claims
+        )
+    report.write(folder, asked, answer)
+    report.show_all(console, asked, answer)
+    console.print(f"results: {folder}", soft_wrap=True)
+    return 0
+
+
 def take(overrides: list[str], *keys: str) -> tuple[list[str], dict[str, str]]:
     """Split what is no config key off the overrides: `(the rest, {key: value})`."""
     rest = [o for o in overrides if o.split("=", 1)[0] not in keys]
@@ -209,4 +234,5 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "evaluate": _evaluate,
     "reproduce": _reproduce,
     "bench": _bench,
+    "stability": _stability,
 }

@@ -29,12 +29,12 @@ from jaxvff.types import Hyper, UserError
 OPTIMIZER_NAMES = ("adam", "rmsprop", "radam", "sgd")
 
 
-def _within(default: Any, low: float, high: float = math.inf, *, open_: bool = False) -> Any:
+def within(default: Any, low: float, high: float = math.inf, *, open_: bool = False) -> Any:
     """A field whose value lies in [low, high], or in (low, high] if `open_`."""
     return field(default=default, metadata={"range": (low, high, open_)})
 
 
-def _one_of(default: str, names: Any) -> Any:
+def one_of(default: str, names: Any) -> Any:
     """A field whose value is a name in a table."""
     return field(default=default, metadata={"names": tuple(names)})
 
@@ -46,60 +46,60 @@ class Config:
     env: dict[str, Any] = field(default_factory=dict)  # kind, and the options of that kind
     method: dict[str, Any] = field(default_factory=dict)  # name, and the options of that method
     # Seeds: seed, seed + 1, ... seed + seeds - 1, trained side by side.
-    seeds: int = _within(32, 1)
-    seed: int = _within(0, 0, 2**32 - 1)
-    total_steps: int = _within(10_000, 1)  # env steps per seed
-    eval_interval: int = _within(500, 1)  # env steps between reports, greedy evaluation included
-    eval_episodes: int = _within(32, 1)  # greedy episodes per report and seed
-    checkpoint_interval: int = _within(0, 0)  # env steps; 0 = at the end and at Ctrl-C only
+    seeds: int = within(32, 1)
+    seed: int = within(0, 0, 2**32 - 1)
+    total_steps: int = within(10_000, 1)  # env steps per seed
+    eval_interval: int = within(500, 1)  # env steps between reports, greedy evaluation included
+    eval_episodes: int = within(32, 1)  # greedy episodes per report and seed
+    checkpoint_interval: int = within(0, 0)  # env steps; 0 = at the end and at Ctrl-C only
     # Learning
-    lr: float = _within(1e-3, 0)
-    lr_final: float = _within(1.0, 0, 1)  # share of lr that is left after lr_steps; linear
-    lr_steps: int = _within(1_000_000, 1)  # env steps
-    gamma: float = _within(0.99, 0, 1)
-    td_lambda: float = _within(0.6, 0, 1)  # trace decay of returns=td_lambda
-    returns: str = _one_of("td_lambda", RETURNS)
-    n_step: int = _within(3, 1, 1000)  # of returns=n_step
-    target: str = _one_of("double", BOOTSTRAPS)
-    target_interval: int = _within(200, 1)  # updates between target syncs
-    target_tau: float = _within(1.0, 0, 1, open_=True)  # 1 = copy; less = soft sync
-    optimizer: str = _one_of("adam", OPTIMIZER_NAMES)
-    grad_clip: float = _within(10.0, 0, open_=True)  # largest global norm of the gradient
-    batch_size: int = _within(128, 1)  # segments
-    buffer_size: int = _within(5000, 1)  # segments
-    learn_start: int = _within(128, 1)  # segments in replay before the first update
-    updates: int = _within(1, 1)  # gradient steps after each collection
-    replay: str = _one_of("uniform", REPLAYS)
-    priority_exponent: float = _within(0.6, 0, 1)  # of replay=prioritised
-    importance_exponent: float = _within(0.4, 0, 1)  # of replay=prioritised
+    lr: float = within(1e-3, 0)
+    lr_final: float = within(1.0, 0, 1)  # share of lr that is left after lr_steps; linear
+    lr_steps: int = within(1_000_000, 1)  # env steps
+    gamma: float = within(0.99, 0, 1)
+    td_lambda: float = within(0.6, 0, 1)  # trace decay of returns=td_lambda
+    returns: str = one_of("td_lambda", RETURNS)
+    n_step: int = within(3, 1, 1000)  # of returns=n_step
+    target: str = one_of("double", BOOTSTRAPS)
+    target_interval: int = within(200, 1)  # updates between target syncs
+    target_tau: float = within(1.0, 0, 1, open_=True)  # 1 = copy; less = soft sync
+    optimizer: str = one_of("adam", OPTIMIZER_NAMES)
+    grad_clip: float = within(10.0, 0, open_=True)  # largest global norm of the gradient
+    batch_size: int = within(128, 1)  # segments
+    buffer_size: int = within(5000, 1)  # segments
+    learn_start: int = within(128, 1)  # segments in replay before the first update
+    updates: int = within(1, 1)  # gradient steps after each collection
+    replay: str = one_of("uniform", REPLAYS)
+    priority_exponent: float = within(0.6, 0, 1)  # of replay=prioritised
+    importance_exponent: float = within(0.4, 0, 1)  # of replay=prioritised
     # Collection
-    n_envs: int = _within(1, 1)  # environments per seed
-    segment_length: int = _within(2, 2)  # slots; an episode of L steps takes L + 1
-    explore: str = _one_of("epsilon_greedy", EXPLORERS)
-    epsilon_start: float = _within(1.0, 0, 1)
-    epsilon_end: float = _within(0.05, 0, 1)
-    epsilon_steps: int = _within(5_000, 1)  # env steps from start to end, linear
-    temperature: float = _within(1.0, 0, open_=True)  # of explore=softmax
-    bonus: str = _one_of("none", BONUSES)  # exploration bonus, added when segments are sampled
-    bonus_beta: float = _within(0.1, 0)  # its factor; the bonus is in standard deviations
-    rnd_dim: int = _within(64, 1)  # width of RND's networks
-    rnd_lr: float = _within(1e-4, 0)  # learning rate of RND's predictor
+    n_envs: int = within(1, 1)  # environments per seed
+    segment_length: int = within(2, 2)  # slots; an episode of L steps takes L + 1
+    explore: str = one_of("epsilon_greedy", EXPLORERS)
+    epsilon_start: float = within(1.0, 0, 1)
+    epsilon_end: float = within(0.05, 0, 1)
+    epsilon_steps: int = within(5_000, 1)  # env steps from start to end, linear
+    temperature: float = within(1.0, 0, open_=True)  # of explore=softmax
+    bonus: str = one_of("none", BONUSES)  # exploration bonus, added when segments are sampled
+    bonus_beta: float = within(0.1, 0)  # its factor; the bonus is in standard deviations
+    rnd_dim: int = within(64, 1)  # width of RND's networks
+    rnd_lr: float = within(1e-4, 0)  # learning rate of RND's predictor
     # Networks
-    utility: str = _one_of("gru", UTILITIES)
-    hidden_dim: int = _within(64, 1)
+    utility: str = one_of("gru", UTILITIES)
+    hidden_dim: int = within(64, 1)
     shared: bool = True  # one set of utility parameters for all agents
     agent_id: bool = True  # one-hot agent id among the inputs
     last_action: bool = True  # previous action among the inputs
-    init_scale: float = _within(1.0, 0, open_=True)  # factor on all initial parameters
+    init_scale: float = within(1.0, 0, open_=True)  # factor on all initial parameters
     # Execution
-    lanes_per_device: int = _within(64, 1)  # lanes vmapped at once; more run in turns
+    lanes_per_device: int = within(64, 1)  # lanes vmapped at once; more run in turns
     run_dir: str | None = None  # folder of the results; null: runs/<date>_<method>
     tensorboard: bool = False  # event files, a folder per sweep value and seed
     wandb: str | None = None  # project of Weights & Biases, a run per seed; null: off
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
-            _check_field(f, getattr(self, f.name))
+            check_field(f, getattr(self, f.name))
         check_method(self.method)
         if self.batch_size > self.buffer_size:
             raise UserError(
@@ -235,7 +235,8 @@ def _check_override(text: str) -> None:
         raise UserError(f"{text!r} takes one name; to train several: sweep.{key}=[...]")
 
 
-def _check_field(f: dataclasses.Field, value: Any) -> None:
+def check_field(f: dataclasses.Field, value: Any) -> None:
+    """Raise a UserError if a field's value is out of its range or no name of its table."""
     if names := f.metadata.get("names"):
         choose(value, names, f.name)
     if limits := f.metadata.get("range"):

@@ -49,14 +49,19 @@ def new_run(overrides: list[str], command: str = "train") -> tuple[Path, list[Gr
         folder = Path("runs") / name
     else:
         folder = Path(first.run_dir)
+    make_folder(folder)
+    write_text(folder / RUN_FILE, yaml.safe_dump({"command": command, "overrides": overrides}))
+    return folder, groups
+
+
+def make_folder(folder: Path) -> None:
+    """A new folder for results, or a UserError; one that exists is never written into."""
     if folder.exists():
         raise UserError(f"run_dir={str(folder)!r} exists; name another folder, or resume={folder}")
     try:
         folder.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"run_dir={str(folder)!r} cannot be made: {error.strerror}") from error
-    write_text(folder / RUN_FILE, yaml.safe_dump({"command": command, "overrides": overrides}))
-    return folder, groups
 
 
 def old_run(

@@ -70,6 +70,22 @@ def test_an_interrupted_and_resumed_run_equals_a_straight_one_bit_for_bit(
     jax.tree.map(np.testing.assert_array_equal, keys(a), keys(b))
 
 
+@pytest.mark.slow
+def test_a_run_on_smax_resumes_bit_for_bit(tmp_path: Path) -> None:
+    """Battles, GRUs, a bonus, prioritised replay: all that matrix games leave out of the state."""
+    args = ("env=smax/3m", "method=nmqmix_rnd", "replay=prioritised", "total_steps=640", "n_envs=2",
+            "env.time_limit=31", "segment_length=33", "eval_interval=320", "eval_episodes=2",
+            "buffer_size=16", "batch_size=4", "learn_start=4")  # fmt: skip
+    run(tmp_path / "whole", *args)
+    run(tmp_path / "cut", *args, stop_after=1)
+    assert 0 < state(tmp_path / "cut")[0] < 640
+    run(tmp_path / "cut", "resume")
+    assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
+    (_, a), (_, b) = state(tmp_path / "cut"), state(tmp_path / "whole")
+    keys = lambda t: t._replace(state=t.state._replace(key=jax.random.key_data(t.state.key)))
+    jax.tree.map(np.testing.assert_array_equal, keys(a), keys(b))
+
+
 def test_metrics_keep_every_seed_apart(straight: Path) -> None:
     lines = metrics(straight)
     assert [line["step"] for line in lines] == [40, 80, 120, 160, 200]

@@ -1,4 +1,4 @@
-"""Every method trains on SMAX: run on 3m, and traced whole on the other maps of the comparison."""
+"""Every method trains on SMAX: traced whole on the maps of the comparison, some run on 3m."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ TINY = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_learns_something_on_3m(method: str) -> None:
+@pytest.mark.parametrize("method", ["nmqmix_rnd", "qplex", "qtran", "ow_qmix"])  # no two alike
+def test_a_method_learns_something_on_3m(method: str) -> None:
     program, carry, lane = start("env=smax/3m", f"method={method}", *TINY)
     before = params_of(carry)
     carry = program.advance(carry, lane, 0, 3)
@@ -34,8 +34,8 @@ def test_every_method_learns_something_on_3m(method: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["2s3z", "3s_vs_5z", "corridor", "3s5z_vs_3s6z"])
-def test_every_method_fits_every_map_of_the_comparison(name: str) -> None:
+@pytest.mark.parametrize("name", ["3m", "3s5z_vs_3s6z"])
+def test_every_method_fits_the_smallest_and_the_largest_map(name: str) -> None:
     """Shapes only: the whole program of a training run is traced, and nothing is compiled."""
     for method in METHODS:
         (group,) = plan([f"env=smax/{name}", f"method={method}", *TINY])

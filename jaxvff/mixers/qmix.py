@@ -31,11 +31,15 @@ class Qmix(nn.Module):
     def __call__(self, step: JointStep) -> Array:
         """One step -> Q_tot `[]`."""
         w1 = self.hyper_w1(step.state).reshape(self.spec.n_agents, self.embed_dim)
-        w2 = self.hyper_w2(step.state)
-        if self.monotonic:
-            w1, w2 = jnp.abs(w1), jnp.abs(w2)
-        hidden = nn.elu(step.q_taken @ w1 + self.hyper_b1(step.state))
-        return hidden @ w2 + self.hyper_b2(step.state)[0]
+        b1, b2 = self.hyper_b1(step.state), self.hyper_b2(step.state)[0]
+        return mix(step.q_taken, w1, b1, self.hyper_w2(step.state), b2, self.monotonic)
+
+
+def mix(q: Array, w1: Array, b1: Array, w2: Array, b2: Array, monotonic: bool) -> Array:
+    """The mixing layers: `q[A]`, `w1[A, E]`, `b1[E]`, `w2[E]`, `b2[]` -> Q_tot `[]`."""
+    if monotonic:
+        w1, w2 = jnp.abs(w1), jnp.abs(w2)
+    return nn.elu(q @ w1 + b1) @ w2 + b2
 
 
 def hypernet(fan_in: int, hidden_dim: int, features: int) -> nn.Sequential:

@@ -1,0 +1,1 @@
+"""The stability lab: the learning dynamics of factorised values in one-step games."""
