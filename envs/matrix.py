@@ -33,7 +33,7 @@ def make(
     file: str | None = None,
     n_agents: int = 2,
     n_actions: int = 3,
-    game_seed: int = 0,
+    game_seed: int | None = 0,
 ) -> Env:
     """A one-step game; every agent observes only whether the step has been taken.
 
@@ -43,7 +43,8 @@ def make(
       file: a .npy or YAML file with the tensor, in place of a name.
       n_agents: of a random game.
       n_actions: of a random game.
-      game_seed: of a random game, whose payoffs are drawn from U(-10, 10).
+      game_seed: of a random game, whose payoffs are drawn from U(-10, 10). None: every seed plays
+        a game of its own, the one of its number.
 
     Returns:
       An Env whose `params` are the payoffs `[U] * A`.
@@ -58,7 +59,9 @@ def make(
     elif payoff is not None:
         table = check_payoff(payoff, "env.payoff")
     elif game == "random":
-        table = _random(n_agents, n_actions, game_seed)
+        table = _random(n_agents, n_actions, 0 if game_seed is None else game_seed)
+        if game_seed is None:
+            return _env(table)._replace(params_of=lambda seed: _random(n_agents, n_actions, seed))
     elif isinstance(game, str) and game in GAMES:
         table = check_payoff(GAMES[game], game)
     else:

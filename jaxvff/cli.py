@@ -75,8 +75,8 @@ of each sweep value, and says how they ended. SMAX, MPE and overcooked can be dr
 """
 
 REPRODUCE = """\
-usage: jaxvff reproduce table1|smax|smax_cpu [key=value ...]
-       jaxvff reproduce table1|smax|smax_cpu resume=<run folder>
+usage: jaxvff reproduce table1|smax|smax_cpu|random_games [key=value ...]
+       jaxvff reproduce table1|smax|smax_cpu|random_games resume=<run folder>
 
 table1: trains NM-QMIX, QMIX, VDN, QPLEX, QTRAN, Qatten, CW-QMIX and OW-QMIX on Games A and B for
 256 seeds each and prints rates with intervals, the paper's own table beside them. Writes
@@ -84,6 +84,8 @@ table1.json and table1.png into the run folder (run_dir=). Keys as for train, bu
 
 smax: QMIX, NM-QMIX with SARSA(λ) and RND, QPLEX, QTRAN and VDN, five seeds each, on 3s_vs_5z,
 corridor and 3s5z_vs_3s6z with SMAC's time limits; curves.png as the paper's Fig. 1. For a GPU.
+
+random_games: all nine methods at three exploration levels on 1,000 random 3x3 games; rates.png.
 
 smax_cpu: all nine methods on 3m, five seeds each; over two hours on a CPU.
 """

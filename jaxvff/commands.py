@@ -148,13 +148,15 @@ def take(overrides: list[str], *keys: str) -> tuple[list[str], dict[str, str]]:
 
 
 def write_results(folder: Path, results: list[Result]) -> list[dict[str, Any]]:
-    """table.json, table.png, curves.png and marl_eval.json, for what was trained."""
+    """Tables, plots and marl_eval.json of what was trained, in its folder."""
     records = [show.record(r) for r in results]
     if not records:
         return records
     write_json(folder / "table.json", {"machine": show.machine(), "results": records})
     if "rates" in records[0]:
         plots.learned_tables(records, folder / "table.png")
+        if len(records) > 1:
+            plots.rates(records, folder / "rates.png")
     curves = [
         (rec, show.curve(r.folder, rec["sweep"])) for rec, r in zip(records, results, strict=True)
     ]

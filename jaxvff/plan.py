@@ -67,14 +67,19 @@ class Group(NamedTuple):
         """What differs between lanes; values outside, seeds inside."""
         seeds = self.config.seeds
         hypers = [jax.tree.map(np.float32, value.config.hyper()) for value in self.values]
-        params = [value.env.params for value in self.values]
+        firsts = [v.config.seed for v in self.values]
+        params = [
+            v.env.params_for(seed)
+            for v, first in zip(self.values, firsts, strict=True)
+            for seed in range(first, first + seeds)
+        ]
 
         def stack(*leaves: Any) -> Any:
-            return jnp.repeat(jnp.stack([jnp.asarray(x) for x in leaves]), seeds, axis=0)
+            return jnp.asarray(np.stack([np.asarray(x) for x in leaves]))
 
-        first = [np.arange(v.config.seed, v.config.seed + seeds) for v in self.values]
+        first = [np.arange(first, first + seeds) for first in firsts]
         return train.Lane(
-            hyper=jax.tree.map(stack, *hypers),
+            hyper=jax.tree.map(lambda *x: jnp.repeat(stack(*x), seeds), *hypers),
             env_params=jax.tree.map(stack, *params),
             seed=jnp.asarray(np.concatenate(first).astype(np.uint32)),
         )

@@ -62,6 +62,32 @@ def learned_tables(records: list[dict[str, Any]], path: Path, most: int = 12) ->
     save(figure, path)
 
 
+def rates(records: list[dict[str, Any]], path: Path) -> None:
+    """Shares of seeds with their Wilson intervals, a line per sweep value."""
+    figure, axes = plt.subplots(
+        1, len(show.RATES), figsize=(10, 0.24 * len(records) + 1.4), sharey=True,
+        layout="constrained",
+    )  # fmt: skip
+    at = np.arange(len(records))
+    colors = dict(zip(dict.fromkeys(map(show.algorithm, records)), _palette(), strict=False))
+    for ax, (key, name) in zip(axes, show.RATES.items(), strict=True):
+        for k, r in enumerate(records):
+            rate, color = r["rates"][key], colors.get(show.algorithm(r), "k")
+            ax.plot([rate["low"], rate["high"]], [k, k], color=color, lw=2, alpha=0.5)
+            ax.plot(rate["rate"], k, "o", color=color, ms=4)
+        ax.set(title=name, xlim=(-0.02, 1.02), xlabel="share of seeds")
+        ax.grid(axis="x", alpha=0.3)
+    axes[0].set_yticks(at, [show.title(r) for r in records], fontsize=7)
+    axes[0].invert_yaxis()
+    seeds = len(records[0]["seed"])
+    figure.suptitle(f"{seeds} seeds each, 95 % Wilson interval", fontsize=9)
+    save(figure, path)
+
+
+def _palette() -> list[Any]:
+    return [plt.get_cmap("tab10")(k) for k in range(10)]
+
+
 def heat_map(
     axes: Axes, values: np.ndarray, utilities: np.ndarray | None, name: str, true: np.ndarray
 ) -> None:

@@ -42,7 +42,7 @@ def record(result: Result) -> dict[str, Any]:
         median = payoff.median_seed(metrics["max_error"])
         out |= {
             "rates": {k: payoff.wilson(int(metrics[k].sum()), one.seeds)._asdict() for k in RATES},
-            "payoff": np.asarray(result.value.env.params),
+            "payoff": np.asarray(result.value.env.params_for(one.seed + median)),
             "median_seed": {
                 "seed": one.seed + median,
                 "q_tot": metrics["q_tot"][median],

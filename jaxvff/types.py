@@ -105,6 +105,12 @@ class Env(NamedTuple):
     codec: Codec | None = None  # how segments are stored; None: every field as it is
     # (states [L + 1, ...] of one episode as NumPy arrays, the .gif to write, how it ended)
     render: Callable[[Any, Path, str], None] | None = None
+    # seed -> the params of that seed, where every seed has an environment of its own
+    params_of: Callable[[int], Any] | None = None
+
+    def params_for(self, seed: int) -> Any:
+        """The params that a seed plays with."""
+        return self.params_of(seed) if self.params_of else self.params
 
 
 class Codec(NamedTuple):

@@ -277,6 +277,16 @@ def test_random_games_can_be_swept_by_their_seed() -> None:
     assert len(np.unique(groups[0].lanes().env_params[:, 0, 0])) == 3
 
 
+def test_every_seed_can_play_a_game_of_its_own() -> None:
+    (group,) = plan([*TINY, "env=matrix/random", "env.game_seed=null", "seeds=3", "seed=5"])
+    (one,) = plan([*TINY, "env=matrix/random", "env.game_seed=6", "seeds=1"])
+    games = group.lanes().env_params
+    assert games.shape == (3, 3, 3)
+    assert len(np.unique(games[:, 0, 0])) == 3
+    np.testing.assert_array_equal(games[1], one.lanes().env_params[0])
+    np.testing.assert_array_equal(group.values[0].env.params_for(6), games[1])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill-9"])
 def test_a_stopped_process_resumes_to_the_same_metrics(tmp_path: Path, number: int) -> None:
