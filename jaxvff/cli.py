@@ -101,6 +101,7 @@ only what the theorems need. A JSON and a PNG for each question in the run folde
   game=        a b climbing penalty random (n_agents= n_actions= game_seed=)
   payoff=[[1,0],[0,2]]   or file=payoff.npy (or .yaml, .json)
   mixer=       nmqmix | qmix | vdn     embed_dim=8  units of the mixing layer   init_scale=1
+               fixed_mixer=true: only the utilities move, as the paper's q
   points=200   zero-loss points, half of them IGM-consistent     seed=0
   temperatures=[0.1,0.3,1,3]           of the softmax policy     epsilon=0.1  of the others
   starts=24 time=200 solver=kvaerno5|kvaerno3|tsit5              flows

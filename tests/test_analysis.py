@@ -131,6 +131,28 @@ def test_the_hessian_at_zero_loss_is_the_weighted_gram_matrix(found: points.Poin
         assert "unstable" not in s.verdict
 
 
+def test_a_fixed_mixer_leaves_the_utilities_block(found: points.Points) -> None:
+    """Spectra are those of the block of q, and the dynamics move nothing else."""
+    m, q_only = nmqmix(), model.make(2, 3, "nmqmix", fixed_mixer=True)
+    policy = Policy.of("softmax", 1.0)
+    full, block = (
+        spectra.compiled(each)(jnp.asarray(A), policy, found.x, found.chosen)
+        for each in (m, q_only)
+    )
+    np.testing.assert_allclose(block.hessian, full.hessian[:, :6, :6], rtol=1e-12, atol=1e-12)
+    assert spectra.of(block).tangent_dim.max() <= 6
+    moved = model.field(
+        q_only,
+        jnp.asarray(B),
+        policy,
+        jnp.asarray(found.x[0]),
+        jnp.asarray(found.chosen[0]),
+        full=1.0,
+    )
+    assert np.abs(moved[:6]).max() > 0
+    np.testing.assert_array_equal(moved[6:], 0)
+
+
 @pytest.mark.slow
 def test_lanczos_finds_the_extreme_eigenvalues_of_the_dense_hessian() -> None:
     """At a point of no zero loss, so that both ends of the spectrum are there to be found."""
@@ -168,7 +190,7 @@ def potential(monkeypatch, value) -> model.Model:
         return jax.grad(value)(x)
 
     monkeypatch.setattr(model, "field", field)
-    return model.Model(2, 2, 4, lambda key: jnp.zeros(4), lambda x: jnp.zeros(4), lambda x: {})
+    return model.Model(2, 2, 4, lambda key: jnp.zeros(4), lambda x: jnp.zeros(4), lambda x: {}, 4)
 
 
 def follow(m: model.Model, x0, time: float, most_switches: int = 4) -> flows.Flow:

@@ -118,3 +118,24 @@ def test_sweep_values_beyond_the_colours_are_counted(tmp_path: Path, drawn) -> N
     panels = learning_curves(*results, drawn=drawn)
     assert len(panels["greedy win rate"].lines) == 20
     assert "2 more left out" in drawn[-1].legends[0].get_title().get_text()
+
+
+def test_rates_of_a_sweep_are_drawn_a_line_per_value(tmp_path: Path, monkeypatch) -> None:
+    rate = {"rate": 0.5, "low": 0.3, "high": 0.7}
+    records = [
+        {
+            "sweep": {"method": name, "epsilon_end": level}, "method": name, "seed": [0, 1],
+            "env": {"kind": "matrix", "game": "a"}, "rates": dict.fromkeys(show.RATES, rate),
+        }
+        for name in ("qmix", "vdn")
+        for level in (0.1, 1.0)
+    ]  # fmt: skip
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
+    plots.rates(records, tmp_path / "rates.png")
+    (figure,) = drawn
+    labels = [t.get_text() for t in figure.axes[0].get_yticklabels()]
+    assert labels == [show.title(r) for r in records]
+    colors = [line.get_color() for line in figure.axes[0].get_lines()[::2]]
+    assert colors[0] == colors[1] != colors[2] == colors[3], "a colour for each method"
+    plt.close(figure)

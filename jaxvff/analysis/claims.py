@@ -79,7 +79,7 @@ def theorem_1(model: Model, found: Points, at: Spectrum) -> Claim:
     return Claim(
         "Theorem 1", "infinitely many zero-loss points, some not IGM-consistent",
         f"{len(found.x)} points found, {wrong} inconsistent; the set has dimension "
-        f"{at.tangent_dim.min()} or more around each, of {model.size}",
+        f"{at.tangent_dim.min()} or more around each, in {model.free} coordinates",
         free * (wrong > 0), len(found.x), 0, "theorem-1",
     )  # fmt: skip
 
@@ -188,7 +188,8 @@ def decided(e: Evidence) -> np.ndarray:
 
 def rank_deficient(model: Model, found: Points, at: Spectrum) -> int:
     """Points at which the Jacobian of Q_tot has less than full rank: where (H2) fails."""
-    return int((at.tangent_dim > model.size - model.n_actions**model.n_agents).sum())
+    full = min(model.free, model.n_actions**model.n_agents)
+    return int((at.tangent_dim > model.free - full).sum())
 
 
 def _verdicts(mine: np.ndarray, evidence: list[Evidence], word: str) -> tuple[int, int, int]:

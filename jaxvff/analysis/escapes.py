@@ -95,6 +95,7 @@ def _lane(model: Model, start: Start, policy: Policy, *, optimizer: str, steps: 
         batch = replay[jax.random.randint(sample_key, (BATCH,), 0, CAPACITY)]
         count = jnp.sum(batch[:, None] == jnp.arange(y.size), axis=0)
         grad = jax.grad(lambda x: count @ (y - model.q_tot(x)) ** 2 / BATCH)(carry.x)
+        grad = core.held_fixed(model, grad)
         updates, opt = transform.update(grad, carry.opt, carry.x)
         x = optax.apply_updates(carry.x, -start.lr * updates)
         bad = ~(jnp.max((y - model.q_tot(x)) ** 2) < limit)  # True for NaN, too

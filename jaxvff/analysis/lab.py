@@ -37,10 +37,7 @@ class Study(NamedTuple):
 
 def start(lab: Lab) -> Study:
     """The game, the model and its zero-loss points."""
-    payoff = lab.table()
-    model = core.make(
-        payoff.ndim, payoff.shape[0], lab.mixer, embed_dim=lab.embed_dim, init_scale=lab.init_scale
-    )
+    payoff, model = lab.table(), lab.model()
     return Study(lab, payoff, model, search.find(model, payoff, lab.points, lab.seed))
 
 
@@ -95,7 +92,7 @@ def points_of(study: Study, evidence: list[claims.Evidence]) -> dict[str, Any]:
     """How many zero-loss points there are, and their kinds."""
     found, payoff = study.points, study.payoff
     out: dict[str, Any] = {
-        "size": study.model.size,
+        "size": study.model.free,
         "consistent": int(found.consistent.sum()),
         "inconsistent": int((~found.consistent).sum()),
         "starts": found.starts,
@@ -154,7 +151,7 @@ def _row(e: claims.Evidence, mine: np.ndarray) -> dict[str, Any]:
 def _lifted(study: Study) -> list[dict[str, Any]]:
     """The same points with the core's hypernetworks, extreme eigenvalues by Lanczos."""
     lab, model, found = study.lab, study.model, study.points
-    if lab.mixer == "vdn":
+    if lab.mixer == "vdn" or lab.fixed_mixer:
         return []
     network = core.make(
         model.n_agents, model.n_actions, lab.mixer, embed_dim=lab.embed_dim, hypernetworks=True
@@ -213,16 +210,18 @@ def leave(study: Study, evidence: list[claims.Evidence]) -> list[dict[str, Any]]
 def _beside(
     study: Study, optimizer: str, lr: np.ndarray, policy: Policy
 ) -> tuple[escapes.Outcome, np.ndarray]:
-    """Lanes that start beside the points, each point as often as needed; and their points."""
+    """Lanes that start beside the points, and which ones these are."""
     lab, found = study.lab, study.points
-    pick = np.arange(lab.lanes) % len(found.x)
-    if lab.lanes < len(found.x):  # both kinds, evenly
-        pick = np.linspace(0, len(found.x) - 1, lab.lanes).astype(int)
+    kinds = [np.flatnonzero(found.consistent == kind) for kind in NAMES]
+    kinds = [mine for mine in kinds if len(mine)]
+    # Both kinds in equal parts, each point as often as needed.
+    pick = np.concatenate([np.resize(mine, lab.lanes // len(kinds)) for mine in kinds])
+    n = len(pick)
     noise_key, key = jax.random.split(jax.random.key(lab.seed + 1))
-    noise = lab.noise * jax.random.normal(noise_key, (lab.lanes, study.model.size))
+    noise = lab.noise * jax.random.normal(noise_key, (n, study.model.size))
     starts = escapes.Start(
-        found.x[pick] + noise, jax.random.split(key, lab.lanes), jnp.asarray(lr[pick]),
-        jnp.broadcast_to(study.payoff, (lab.lanes, *study.payoff.shape)),
+        found.x[pick] + noise, jax.random.split(key, n), jnp.asarray(lr[pick]),
+        jnp.broadcast_to(study.payoff, (n, *study.payoff.shape)),
     )  # fmt: skip
     return escapes.run(study.model, policy, starts, optimizer=optimizer, steps=lab.updates), pick
 
@@ -283,10 +282,7 @@ Flows = tuple[Callable[..., flows.Flow], flows.Flow]
 
 def random_flows(lab: Lab) -> Flows:
     """Flows from random starts under every dynamics, `[dynamics * starts]`; and the program."""
-    payoff = lab.table()
-    model = core.make(
-        payoff.ndim, payoff.shape[0], lab.mixer, embed_dim=lab.embed_dim, init_scale=lab.init_scale
-    )
+    payoff, model = lab.table(), lab.model()
     y = jnp.asarray(payoff)
 
     def one(args: tuple[flows.Dynamics, Any]) -> flows.Flow:

@@ -32,6 +32,7 @@ class Model(NamedTuple):
     init: Callable[[Array], Array]  # key -> x [D], from a distribution symmetric in sign
     q_tot: Callable[[Array], Array]  # x [D] -> Q_tot of every joint action [M]
     params: Callable[[Array], Params]  # x [D] -> the mixer's parameters
+    free: int  # the first so many entries of x move: D, or A * U where the mixer is held fixed
 
     def utilities(self, x: Array) -> Array:
         """`x[..., D]` -> `[..., A, U]`."""
@@ -51,6 +52,7 @@ def make(
     embed_dim: int = 8,
     hypernetworks: bool = False,
     init_scale: float = 1.0,
+    fixed_mixer: bool = False,
 ) -> Model:
     """The factorised value of one state.
 
@@ -65,6 +67,7 @@ def make(
       embed_dim: units of the mixing layer.
       hypernetworks: keep them; x is then all that the core trains, but for the utility network.
       init_scale: factor on the standard normal utilities.
+      fixed_mixer: the dynamics move the utilities only, as the paper's q.
     """
     choose(mixer, MIXERS, "mixer")
     if hypernetworks:
@@ -89,7 +92,9 @@ def make(
         params = unravel(x[n_q:])
         return jax.vmap(lambda action: mix(params, q[np.arange(n_agents), action]))(joint)
 
-    return Model(n_agents, n_actions, n_q + flat.size, init, q_tot, lambda x: unravel(x[n_q:]))
+    size = n_q + flat.size
+    free = n_q if fixed_mixer else size
+    return Model(n_agents, n_actions, size, init, q_tot, lambda x: unravel(x[n_q:]), free)
 
 
 Mix = Callable[[Params, Array], Array]  # (mixer parameters, utilities taken [A]) -> Q_tot []
@@ -236,4 +241,9 @@ def field(
         weight = held + full * (mu - held)
         return jnp.sum(weight * (payoff.ravel() - model.q_tot(z)) ** 2)
 
-    return jax.grad(descended)(x)
+    return held_fixed(model, jax.grad(descended)(x))
+
+
+def held_fixed(model: Model, grad: Array) -> Array:
+    """A gradient `[D]`, zero where the model does not move."""
+    return jnp.where(jnp.arange(model.size) < model.free, grad, 0.0)

@@ -79,7 +79,8 @@ def _spectra(rows: list[dict[str, Any]]) -> Table:
     table = Table(title="Hessian at zero-loss points, softmax policy (semi-gradient: the same)")
     names = ("τ", "points", "unstable", "flat", "stable", "λ_min/λ_max", "normal λ_min", "error")
     for name in names:
-        table.add_column(name, justify="left" if name == "points" else "right")
+        words = name == "points"
+        table.add_column(name, justify="left" if words else "right", no_wrap=words)
     for r in rows:
         counts = (str(r[k]) for k in ("unstable", "flat", "stable"))
         figures = ["-"] * 3
@@ -110,7 +111,8 @@ def _escapes(rows: list[dict[str, Any]], lab: Lab) -> Table:
         title=f"{lab.updates:,} updates from beside zero-loss points, ε-greedy {lab.epsilon:g}"
     )
     for name in ("optimiser", "from", "lr·λ_max", "lanes", "left", "diverged", "fit+opt"):
-        table.add_column(name, justify="left" if name in ("optimiser", "from") else "right")
+        words = name in ("optimiser", "from")
+        table.add_column(name, justify="left" if words else "right", no_wrap=words)
     for r in rows:
         low, middle, high = r["lr_lambda_max"]
         span = f"{middle:.2g}" if r["level"] else f"{middle:.2g} ({low:.2g}-{high:.2g})"
@@ -126,7 +128,8 @@ def _basins(answer: dict[str, Any]) -> Table:
     table = Table(title=f"Ends of flows, {answer['starts']} starts each, time {answer['time']:g}")
     names = ("fit+opt", "fit", "optimal", "neither", "left out", "moved")
     for name in ("from", "policy", *names):
-        table.add_column(name, justify="left" if name in ("from", "policy") else "right")
+        words = name in ("from", "policy")
+        table.add_column(name, justify="left" if words else "right", no_wrap=words)
     for start in ("random", "consistent", "inconsistent"):
         for r in answer.get(start, []):
             table.add_row(start, r["dynamics"], *(str(r[k]) for k in (*ENDS, "switched")))

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from jaxvff.analysis.flows import SOLVERS
-from jaxvff.analysis.model import MIXERS
+from jaxvff.analysis.model import MIXERS, Model, make
 from jaxvff.config import check_field, one_of, within
 from jaxvff.envs import ENVS
 from jaxvff.learner import OPTIMIZERS
@@ -38,6 +38,7 @@ class Lab:
     mixer: str = one_of("nmqmix", MIXERS)
     embed_dim: int = within(8, 1)  # units of the mixing layer
     init_scale: float = within(1.0, 0, open_=True)  # of the utilities of random starts
+    fixed_mixer: bool = False  # only the utilities move, as the paper's q
     # What is measured
     points: int = within(200, 2)  # zero-loss points, half of them IGM-consistent
     temperatures: list[float] = field(default_factory=lambda: [0.1, 0.3, 1.0, 3.0])  # of softmax
@@ -79,6 +80,14 @@ class Lab:
         if np.ptp(payoff) == 0:
             raise UserError(f"every payoff is {payoff.flat[0]:g}: any policy is optimal")
         return payoff
+
+    def model(self) -> Model:
+        """The factorised value."""
+        payoff = self.table()
+        return make(
+            payoff.ndim, payoff.shape[0], self.mixer, embed_dim=self.embed_dim,
+            init_scale=self.init_scale, fixed_mixer=self.fixed_mixer,
+        )  # fmt: skip
 
     @property
     def name(self) -> str:

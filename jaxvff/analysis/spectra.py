@@ -24,7 +24,7 @@ Loss = Any  # (payoff, policy, x, chosen) -> [] ; core.loss, but for tests of th
 
 
 class Matrices(NamedTuple):
-    """Second derivatives at one point, in its D coordinates."""
+    """Second derivatives at one point, in its coordinates that move; D stands for their number."""
 
     hessian: Array  # [D, D] of the full loss (eq. 14), by automatic differentiation
     semi: Array  # [D, D] Jacobian of the semi-gradient; not symmetric away from zero loss
@@ -53,10 +53,11 @@ def matrices(
     def semi(z: Array) -> Array:
         return core.field(model, payoff, policy, z, chosen, full=0.0)
 
+    n = model.free
     return Matrices(
-        jax.hessian(lambda z: loss(payoff, policy, z, chosen))(x),
-        jax.jacfwd(semi)(x),
-        jax.jacrev(model.q_tot)(x),
+        jax.hessian(lambda z: loss(payoff, policy, z, chosen))(x)[:n, :n],
+        jax.jacfwd(semi)(x)[:n, :n],
+        jax.jacrev(model.q_tot)(x)[:, :n],
         core.joint_probs(model, policy, model.utilities(x), chosen),
     )
 
