@@ -217,13 +217,19 @@ def _beside(
     # Both kinds in equal parts, each point as often as needed.
     pick = np.concatenate([np.resize(mine, lab.lanes // len(kinds)) for mine in kinds])
     n = len(pick)
-    noise_key, key = jax.random.split(jax.random.key(lab.seed + 1))
-    noise = lab.noise * jax.random.normal(noise_key, (n, study.model.size))
+    key = jax.random.key(lab.seed + 1)
     starts = escapes.Start(
-        found.x[pick] + noise, jax.random.split(key, n), jnp.asarray(lr[pick]),
+        _near(study, pick), jax.random.split(key, n), jnp.asarray(lr[pick]),
         jnp.broadcast_to(study.payoff, (n, *study.payoff.shape)),
     )  # fmt: skip
     return escapes.run(study.model, policy, starts, optimizer=optimizer, steps=lab.updates), pick
+
+
+def _near(study: Study, pick: np.ndarray) -> Any:
+    """Zero-loss points with noise on what moves, `[len(pick), D]`."""
+    model = study.model
+    noise = jax.random.normal(jax.random.key(study.lab.seed + 4), (len(pick), model.size))
+    return study.points.x[pick] + study.lab.noise * core.held_fixed(model, noise)
 
 
 def _ends(study: Study, outcome: escapes.Outcome) -> dict[str, Any]:
@@ -316,9 +322,7 @@ def basins_of(study: Study, random: Flows) -> dict[str, Any]:
         mine = np.flatnonzero(found.consistent == kind)
         if len(mine):
             pick = mine[np.linspace(0, len(mine) - 1, lab.starts).astype(int)]
-            key = jax.random.key(lab.seed + 4)
-            noise = lab.noise * jax.random.normal(key, (lab.starts, study.model.size))
-            out[name] = _classify(study, run(found.x[pick] + noise))
+            out[name] = _classify(study, run(_near(study, pick)))
     return {"starts": lab.starts, "time": lab.time, **out, "crossings": _crossings(study, flow)}
 
 
