@@ -35,8 +35,8 @@ def find(model: Model, payoff: np.ndarray, wanted: int, seed: int) -> Points:
     The order of the utilities is built into the coordinates of the search (the chosen action's
     utility is the largest by MARGIN or more), so a start cannot drift to another greedy action;
     only the residuals Q_tot - y are fitted. Starts that cannot be brought to RESIDUAL are counted
-    in `missed`; with a mixer that cannot represent the payoffs that is all of them, and the search
-    gives up after MOST_ROUNDS.
+    in `missed`. The search gives up after MOST_ROUNDS, or after the first one if that found nothing,
+    as with a mixer that cannot represent the payoffs.
 
     Args:
       model: the factorised value, in float64.
@@ -63,6 +63,8 @@ def find(model: Model, payoff: np.ndarray, wanted: int, seed: int) -> Points:
             tried[kind] += int(mine.sum())
             good = mine & (squares < RESIDUAL)  # False for NaN
             found[kind] += list(zip(x[good], chosen[good], strict=True))
+        if not any(found.values()):
+            break
     missed = {kind: tried[kind] - len(found[kind]) for kind in quota}
     kept = [p for kind in quota for p in found[kind][: quota[kind]]]
     kinds = [kind for kind in quota for _ in found[kind][: quota[kind]]]
