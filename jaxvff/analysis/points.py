@@ -35,8 +35,8 @@ def find(model: Model, payoff: np.ndarray, wanted: int, seed: int) -> Points:
     The order of the utilities is built into the coordinates of the search (the chosen action's
     utility is the largest by MARGIN or more), so a start cannot drift to another greedy action;
     only the residuals Q_tot - y are fitted. Starts that cannot be brought to RESIDUAL are counted
-    in `missed`. The search gives up after MOST_ROUNDS, or after the first one if that found nothing,
-    as with a mixer that cannot represent the payoffs.
+    in `missed`. The search gives up after MOST_ROUNDS, or after a first one that found nothing, as
+    with a mixer that cannot represent the payoffs.
 
     Args:
       model: the factorised value, in float64.
