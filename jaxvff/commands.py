@@ -127,15 +127,18 @@ def _stability(overrides: list[str]) -> int:
     name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_stability_{asked.name}"
     folder = Path(asked.run_dir or Path("runs") / name)
     experiment.make_folder(folder)
-    console = Console()
+    report.write_settings(folder, asked)
+    console, answer = Console(), {}
+    questions = lab.CLAIM_QUESTIONS if only_claims else lab.QUESTIONS
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(),
                TextColumn("left"), TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=console) as bar:
-        task = bar.add_task("compiling", total=lab.n_questions(only_claims))
-        answer = lab.answer(
-            asked, lambda what: bar.update(task, advance=1, description=what), only_claims
-        )
-    report.write(folder, asked, answer)
+        task = bar.add_task("points", total=len(questions))
+        for name, part in lab.answers(asked, only_claims):
+            answer[name] = part
+            report.write(folder, name, part)  # at once: what is answered survives Ctrl-C
+            rest = [q for q in questions if q not in answer]
+            bar.update(task, advance=1, description=rest[0] if rest else "done")
     report.show_all(console, asked, answer)
     console.print(f"results: {folder}", soft_wrap=True)
     return 0

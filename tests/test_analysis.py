@@ -412,13 +412,19 @@ def test_claims_alone_and_a_game_without_points(tmp_path: Path, capsys) -> None:
     assert "No zero-loss point" in out and "Lemma 1" in out and "Theorem 3" not in out
 
 
-def test_what_is_told_matches_the_progress_bar(monkeypatch) -> None:
-    """`n_questions` is the number of steps that `answer` announces."""
+def test_questions_are_answered_in_the_order_that_is_shown(monkeypatch) -> None:
     names = ("start", "gather", "leave", "spectra_of", "barriers_of", "portrait", "random_flows",
              "points_of", "basins_of", "claims_of")  # fmt: skip
     for name in names:
         monkeypatch.setattr(lab, name, lambda *_: None)
-    for only in (False, True):
-        told: list[str] = []
-        lab.answer(settings.Lab(), told.append, only)
-        assert len(told) == lab.n_questions(only)
+    assert tuple(name for name, _ in lab.answers(settings.Lab())) == lab.QUESTIONS
+    assert tuple(name for name, _ in lab.answers(settings.Lab(), True)) == lab.CLAIM_QUESTIONS
+
+
+@pytest.mark.slow
+def test_what_is_answered_survives_an_interruption(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(lab, "leave", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    folder = tmp_path / "run"
+    assert cli.main(["stability", "claims", *TINY, f"run_dir={folder}"]) == 130
+    assert json.loads((folder / "points.json").read_text())["consistent"] == 2
+    assert json.loads((folder / "settings.json").read_text())["points"] == 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -23,7 +23,8 @@ LIFTED = 16  # points whose spectra are also computed with the core's hypernetwo
 LEVELS = {"softmax": np.geomspace(0.05, 10, 24), "epsilon_greedy": np.linspace(0.02, 1, 24)}
 SGD_LEVELS = (0.1, 1.0, 3.0)  # lr · λ_max of the escapes; plain gradient descent is stable below 2
 PORTRAIT = 33  # grid points a side
-Told = Callable[[str], None]  # what is being done, for a progress bar
+QUESTIONS = ("points", "escapes", "spectra", "barriers", "phase", "basins", "claims")
+CLAIM_QUESTIONS = ("points", "escapes", "claims")
 
 
 class Study(NamedTuple):
@@ -41,13 +42,8 @@ def start(lab: Lab) -> Study:
     return Study(lab, payoff, model, search.find(model, payoff, lab.points, lab.seed))
 
 
-def n_questions(only_claims: bool) -> int:
-    """How often `answer` tells what it is doing."""
-    return 4 if only_claims else 9
-
-
-def answer(lab: Lab, told: Told, only_claims: bool = False) -> dict[str, Any]:
-    """All questions (or what the claims need), by name: see the functions below.
+def answers(lab: Lab, only_claims: bool = False) -> Iterator[tuple[str, Any]]:
+    """The answer to each of QUESTIONS (or CLAIM_QUESTIONS), by name, as soon as it is there.
 
     Float64 throughout. Two questions are worked on at a time: most of the wait is compilation.
     """
@@ -56,27 +52,27 @@ def answer(lab: Lab, told: Told, only_claims: bool = False) -> dict[str, Any]:
         with jax.enable_x64(True):  # this holds for one thread
             return question(*args)
 
-    with ThreadPoolExecutor(2) as pool:
-        told("points")
-        ahead = {} if only_claims else {"flows": pool.submit(locally, random_flows, lab)}
+    pool = ThreadPoolExecutor(2)
+    try:
+        ahead = None if only_claims else pool.submit(locally, random_flows, lab)
         study = locally(start, lab)
-        told("spectra")
         evidence = locally(gather, study)
-        later = {"escapes": pool.submit(locally, leave, study, evidence)}
+        yield "points", points_of(study, evidence)
+        wanted = {"escapes": pool.submit(locally, leave, study, evidence)}
         if not only_claims:
-            later["spectra"] = pool.submit(locally, spectra_of, study, evidence)
-            later["barriers"] = pool.submit(locally, barriers_of, study)
-            later["phase"] = pool.submit(locally, portrait, study)
-        out: dict[str, Any] = {"points": points_of(study, evidence)}
-        for name, future in (later | ahead).items():
-            told(name)
+            wanted["spectra"] = pool.submit(locally, spectra_of, study, evidence)
+            wanted["barriers"] = pool.submit(locally, barriers_of, study)
+            wanted["phase"] = pool.submit(locally, portrait, study)
+        out: dict[str, Any] = {}
+        for name, future in wanted.items():
             out[name] = future.result()
-    if not only_claims:
-        told("basins")
-        out["basins"] = locally(basins_of, study, out.pop("flows"))
-    told("claims")
-    out["claims"] = locally(claims_of, study, evidence, out)
-    return out
+            yield name, out[name]
+        if ahead is not None:
+            out["basins"] = locally(basins_of, study, ahead.result())
+            yield "basins", out["basins"]
+        yield "claims", locally(claims_of, study, evidence, out)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def gather(study: Study) -> list[claims.Evidence]:

@@ -25,16 +25,17 @@ METHOD = {
 }
 
 
-def write(folder: Path, lab: Lab, answer: dict[str, Any]) -> None:
-    """A JSON and a PNG for each question, and what was asked."""
+def write_settings(folder: Path, lab: Lab) -> None:
+    """What was asked, how it is measured, and where."""
     about = {"machine": show.machine(), "method": METHOD, "payoff": lab.table()}
     write_json(folder / "settings.json", dataclasses.asdict(lab) | about)
-    for name, part in answer.items():
-        write_json(folder / f"{name}.json", part)
-    draw: Any
-    for name, draw in PICTURES.items():
-        if name in answer:
-            draw(answer[name], folder / f"{name}.png")
+
+
+def write(folder: Path, name: str, answer: Any) -> None:
+    """The JSON and the PNG of one question."""
+    write_json(folder / f"{name}.json", answer)
+    if name in PICTURES:
+        PICTURES[name](answer, folder / f"{name}.png")
 
 
 def show_all(console: Console, lab: Lab, answer: dict[str, Any]) -> None:
