@@ -180,6 +180,22 @@ def test_verdicts_follow_from_eigenvalues(normal, values, mu, word: str) -> None
     assert spectra.verdict(*(np.array(v) for v in (normal, values, mu))) == word
 
 
+@pytest.mark.parametrize(("u", "word", "curvature"), [(0, "unstable", -2), (1, "stable", 4)])
+def test_the_double_well_s_top_is_unstable_and_its_floor_is_not(u, word: str, curvature) -> None:
+    """V = (u² - 1)² / 4 in u = x1 - x0, |∇u|² = 2: second derivatives -1 and 2 along u, twice that."""
+    identity = model.Model(2, 2, 4, lambda key: jnp.zeros(4), lambda x: x, lambda x: {}, 4)
+
+    def loss(payoff, policy, x, chosen):
+        well = ((x[1] - x[0]) ** 2 - 1) ** 2 / 4
+        return well + (x[0] + x[1]) ** 2 / 2 + 5 * x[2] ** 2 + x[3] ** 2 / 2
+
+    x = np.array([[-u / 2, u / 2, 0.0, 0.0]])
+    run = spectra.compiled(identity, loss)
+    s = spectra.of(run(jnp.zeros((2, 2)), Policy.of("uniform"), x, np.zeros((1, 2), int)))
+    assert s.verdict == [word]
+    np.testing.assert_allclose(np.sort(s.normal[0]), sorted([curvature, 1, 2, 10]), atol=1e-12)
+
+
 # Flows: analytic oracles in place of a game
 
 
