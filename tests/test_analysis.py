@@ -365,7 +365,8 @@ def test_claims_say_so_where_theorem_3_is_true(found: points.Points) -> None:
 def test_ties_at_the_optimum_leave_the_theorems_out() -> None:
     y = np.array(GAMES["penalty"], float)
     m = nmqmix()
-    some = points.find(m, y, 4, 0)
+    some = points.find(m, y, 12, 0)
+    assert len(some.x) > 0
     evidence = claims.gather(m, y, some, [1.0], None)
     names = [row.name for row in claims.evaluate(m, y, some, evidence, 0)]
     assert names == ["Theorem 1", "Lemma 1"]

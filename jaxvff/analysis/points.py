@@ -16,6 +16,7 @@ RESIDUAL = 1e-20  # largest squared residual, summed over joint actions, of a ze
 MARGIN = 1e-2  # least distance of a greedy action's utility from the next one, by construction
 MAX_STEPS = 300  # of Levenberg-Marquardt
 MOST_ROUNDS = 5  # of as many starts as points are wanted
+HOPELESS = 64  # starts without a single point
 NAMES = {True: "consistent", False: "inconsistent"}
 
 
@@ -35,8 +36,8 @@ def find(model: Model, payoff: np.ndarray, wanted: int, seed: int) -> Points:
     The order of the utilities is built into the coordinates of the search (the chosen action's
     utility is the largest by MARGIN or more), so a start cannot drift to another greedy action;
     only the residuals Q_tot - y are fitted. Starts that cannot be brought to RESIDUAL are counted
-    in `missed`. The search gives up after MOST_ROUNDS, or after a first one that found nothing, as
-    with a mixer that cannot represent the payoffs.
+    in `missed`. The search gives up after MOST_ROUNDS, or after HOPELESS starts without any point,
+    as with a mixer that cannot represent the payoffs.
 
     Args:
       model: the factorised value, in float64.
@@ -63,7 +64,7 @@ def find(model: Model, payoff: np.ndarray, wanted: int, seed: int) -> Points:
             tried[kind] += int(mine.sum())
             good = mine & (squares < RESIDUAL)  # False for NaN
             found[kind] += list(zip(x[good], chosen[good], strict=True))
-        if not any(found.values()):
+        if not any(found.values()) and rounds * wanted >= HOPELESS:
             break
     missed = {kind: tried[kind] - len(found[kind]) for kind in quota}
     kept = [p for kind in quota for p in found[kind][: quota[kind]]]

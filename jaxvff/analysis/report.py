@@ -78,7 +78,7 @@ def _points(lab: Lab, p: dict[str, Any]) -> str:
 
 def _spectra(rows: list[dict[str, Any]]) -> Table:
     table = Table(title="Hessian at zero-loss points, softmax policy (semi-gradient: the same)")
-    names = ("τ", "points", "unstable", "flat", "stable", "λ_min/λ_max", "normal λ_min", "error")
+    names = ("τ", "points", "unstable", "flat", "stable", "lowest", "normal", "error")
     for name in names:
         words = name == "points"
         table.add_column(name, justify="left" if words else "right", no_wrap=words)
@@ -91,8 +91,8 @@ def _spectra(rows: list[dict[str, Any]]) -> Table:
         lost = f", {r['underflow']} underflow" if r["underflow"] else ""
         table.add_row(f"{r['temperature']:g}", r["kind"] + lost, *counts, *figures)
     table.caption = (
-        "normal λ_min: smallest across the zero-loss set, median over points; error: largest "
-        "relative difference from 2Σμ∇Q∇Qᵀ; underflow: left out"
+        "lowest: smallest eigenvalue / λ_max; normal: the smallest across the zero-loss set, median;"
+        " error: largest relative difference from 2Σμ∇Q∇Qᵀ; underflow: left out"
     )
     return table
 
@@ -127,7 +127,7 @@ def _escapes(rows: list[dict[str, Any]], lab: Lab) -> Table:
 
 def _basins(answer: dict[str, Any]) -> Table:
     table = Table(title=f"Ends of flows, {answer['starts']} starts each, time {answer['time']:g}")
-    names = ("fit+opt", "fit", "optimal", "neither", "left out", "moved")
+    names = ("both", "fit", "opt.", "none", "out", "moved")
     for name in ("from", "policy", *names):
         words = name in ("from", "policy")
         table.add_column(name, justify="left" if words else "right", no_wrap=words)
@@ -136,8 +136,8 @@ def _basins(answer: dict[str, Any]) -> Table:
             table.add_row(start, r["dynamics"], *(str(r[k]) for k in (*ENDS, "switched")))
         table.add_section()
     table.caption = (
-        "semi-gradient; full: with the policy term; moved: the greedy joint action changed at least"
-        " once; left out: not finite, or more changes than are followed"
+        "both: fit and greedy-optimal; full: with the policy term, else semi-gradient; moved: the "
+        "greedy joint action changed; out: not finite, or more changes than are followed"
     )
     return table
 
