@@ -91,8 +91,8 @@ def _spectra(rows: list[dict[str, Any]]) -> Table:
         lost = f", {r['underflow']} underflow" if r["underflow"] else ""
         table.add_row(f"{r['temperature']:g}", r["kind"] + lost, *counts, *figures)
     table.caption = (
-        "lowest: smallest eigenvalue / λ_max; normal: the smallest across the zero-loss set, median;"
-        " error: largest relative difference from 2Σμ∇Q∇Qᵀ; underflow: left out"
+        "lowest: smallest eigenvalue / λ_max; normal: smallest across the zero-loss set, median; "
+        "error: largest relative difference from 2Σμ∇Q∇Qᵀ; underflow: left out"
     )
     return table
 
