@@ -69,10 +69,13 @@ def rates(records: list[dict[str, Any]], path: Path) -> None:
         layout="constrained",
     )  # fmt: skip
     at = np.arange(len(records))
-    colors = dict(zip(dict.fromkeys(map(show.algorithm, records)), _palette(), strict=False))
+    palette = plt.get_cmap("tab10")
+    colors = {
+        name: palette(k) for k, name in enumerate(dict.fromkeys(map(show.algorithm, records)))
+    }
     for ax, (key, name) in zip(axes, show.RATES.items(), strict=True):
         for k, r in enumerate(records):
-            rate, color = r["rates"][key], colors.get(show.algorithm(r), "k")
+            rate, color = r["rates"][key], colors[show.algorithm(r)]
             ax.plot([rate["low"], rate["high"]], [k, k], color=color, lw=2, alpha=0.5)
             ax.plot(rate["rate"], k, "o", color=color, ms=4)
         ax.set(title=name, xlim=(-0.02, 1.02), xlabel="share of seeds")
@@ -82,10 +85,6 @@ def rates(records: list[dict[str, Any]], path: Path) -> None:
     seeds = len(records[0]["seed"])
     figure.suptitle(f"{seeds} seeds each, 95 % Wilson interval", fontsize=9)
     save(figure, path)
-
-
-def _palette() -> list[Any]:
-    return [plt.get_cmap("tab10")(k) for k in range(10)]
 
 
 def heat_map(

@@ -113,10 +113,12 @@ def theorem_2(found: Points, evidence: list[Evidence]) -> Claim:
     """Positive definite on the normal space at consistent points; the others beside them."""
     right, right_n, out = _verdicts(found.consistent, evidence, "stable")
     wrong, wrong_n, _ = _verdicts(~found.consistent, evidence, "stable")
+    everywhere = np.ones(len(found.x), bool)
+    flat, unstable = (_verdicts(everywhere, evidence, word)[0] for word in ("flat", "unstable"))
     return Claim(
         "Theorem 2", "IGM-consistent: H positive definite on the normal space",
-        f"{right} of {right_n} consistent, and {wrong} of {wrong_n} inconsistent; the others are "
-        "flat to 1e-10 of λ_max: low τ, not a sign",
+        f"{right} of {right_n} consistent, and {wrong} of {wrong_n} inconsistent; of the others "
+        f"{flat} are flat to 1e-10 of λ_max, {unstable} unstable",
         right, right_n, out, "theorem-2",
     )  # fmt: skip
 
@@ -186,7 +188,7 @@ def decided(e: Evidence) -> np.ndarray:
     return e.spectrum.verdict != "underflow"
 
 
-def rank_deficient(model: Model, found: Points, at: Spectrum) -> int:
+def rank_deficient(model: Model, at: Spectrum) -> int:
     """Points at which the Jacobian of Q_tot has less than full rank: where (H2) fails."""
     full = min(model.free, model.n_actions**model.n_agents)
     return int((at.tangent_dim > model.free - full).sum())

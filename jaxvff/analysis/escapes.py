@@ -64,10 +64,15 @@ def run(
       per_device: lanes vmapped at once.
     """
     n = len(starts.lr)
-    mesh = sharding.lane_mesh(n)
+    program = _program(model, n, optimizer, steps, per_device)
+    return jax.device_get(program(sharding.place(starts, sharding.lane_mesh(n)), policy))
+
+
+@functools.lru_cache(maxsize=4)
+def _program(model: Model, n: int, optimizer: str, steps: int, per_device: int) -> Any:
+    """`_lane` for n lanes; learning rates and payoffs are traced, so curves share a program."""
     one = functools.partial(_lane, model, optimizer=optimizer, steps=steps)
-    call = jax.jit(sharding.over_lanes(one, mesh, n, per_device))
-    return jax.device_get(call(sharding.place(starts, mesh), policy))
+    return jax.jit(sharding.over_lanes(one, sharding.lane_mesh(n), n, per_device))
 
 
 class _Carry(NamedTuple):

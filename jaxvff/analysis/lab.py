@@ -102,7 +102,7 @@ def points_of(study: Study, evidence: list[claims.Evidence]) -> dict[str, Any]:
     if evidence:
         dims, counts = np.unique(evidence[-1].spectrum.tangent_dim, return_counts=True)
         out["dimension"] = dict(zip(map(str, dims), counts.tolist(), strict=True))
-        out["rank_deficient"] = claims.rank_deficient(study.model, found, evidence[-1].spectrum)
+        out["rank_deficient"] = claims.rank_deficient(study.model, evidence[-1].spectrum)
     return out
 
 
@@ -182,7 +182,7 @@ def leave(study: Study, evidence: list[claims.Evidence]) -> list[dict[str, Any]]
     policy = Policy.of("epsilon_greedy", lab.epsilon)
     run = spectra.compiled(study.model)
     stacked = run(jnp.asarray(study.payoff), policy, found.x, found.chosen)
-    highest = np.linalg.eigvalsh(np.asarray(stacked.hessian))[:, -1]
+    highest = spectra.of(stacked).highest
     out = []
     settings: list[tuple[str, float | None, np.ndarray]]
     settings = [("sgd", level, level / highest) for level in SGD_LEVELS]
@@ -241,7 +241,7 @@ def _ends(study: Study, outcome: escapes.Outcome) -> dict[str, Any]:
 def barriers_of(study: Study) -> dict[str, Any]:
     """Barriers, and the negation test."""
     payoff, lab = study.payoff, study.lab
-    cells = np.array(list(np.ndindex(payoff.shape)))
+    cells = study.model.joint_actions()
     leave_, reach = zip(*(barriers.to_reach(payoff, g) for g in cells), strict=True)
     return {
         "bounds": barriers.bounds(payoff),

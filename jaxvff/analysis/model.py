@@ -41,7 +41,12 @@ class Model(NamedTuple):
 
     def joint_actions(self) -> np.ndarray:
         """All joint actions `[M, A]`."""
-        return np.indices((self.n_actions,) * self.n_agents).reshape(self.n_agents, -1).T
+        return joint_actions(self.n_agents, self.n_actions)
+
+
+def joint_actions(n_agents: int, n_actions: int) -> np.ndarray:
+    """All joint actions `[M, A]`, in the order of `payoff.ravel()`."""
+    return np.indices((n_actions,) * n_agents).reshape(n_agents, -1).T
 
 
 def make(
@@ -80,7 +85,7 @@ def make(
     flat, unravel = ravel_pytree(zero)
     dtype = jax.dtypes.canonicalize_dtype(float)  # float64 in the lab
     n_q = n_agents * n_actions
-    joint = np.indices((n_actions,) * n_agents).reshape(n_agents, -1).T
+    joint = joint_actions(n_agents, n_actions)
 
     def init(key: Array) -> Array:
         q_key, mixer_key = jax.random.split(key)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optimistix
 
-from jaxvff.analysis.model import Model, greedy, margin
+from jaxvff.analysis.model import Model, greedy, joint_actions, margin
 from jaxvff.types import Array
 
 RESIDUAL = 1e-20  # largest squared residual, summed over joint actions, of a zero-loss point
@@ -79,7 +79,7 @@ def find(model: Model, payoff: np.ndarray, wanted: int, seed: int) -> Points:
 
 def allot(payoff: np.ndarray, n_starts: int) -> np.ndarray:
     """Greedy joint actions `[K, A]` for the starts: best ones and others in turn."""
-    cells = np.array(list(np.ndindex(payoff.shape)))
+    cells = joint_actions(payoff.ndim, payoff.shape[0])
     best = is_optimal(payoff, cells)
     groups = [group for group in (cells[best], cells[~best]) if len(group)]
     return np.array(
@@ -90,11 +90,6 @@ def allot(payoff: np.ndarray, n_starts: int) -> np.ndarray:
 def is_optimal(payoff: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """Whether joint actions `[K, A]` earn the largest payoff, `[K]` bool."""
     return payoff[tuple(chosen.T)] == payoff.max()
-
-
-def dimension(jacobian: np.ndarray) -> int:
-    """Rank of ∂Q_tot/∂x `[M, D]`; D less this is the dimension of the zero-loss set there."""
-    return int(np.linalg.matrix_rank(jacobian, tol=1e-9 * np.linalg.norm(jacobian, 2)))
 
 
 def _fit(model: Model, payoff: Array, key: Array, chosen: Array) -> tuple[Array, Array]:

@@ -62,6 +62,7 @@ def matrices(
     )
 
 
+@functools.lru_cache(maxsize=4)
 def compiled(model: Model, loss: Loss | None = None) -> Any:
     """`matrices` for points `x[K, D]`, `chosen[K, A]`; one program for all policies."""
     loss = loss or functools.partial(core.loss, model)
