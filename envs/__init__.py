@@ -6,32 +6,24 @@ that a missing game costs nobody else anything.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 
-from jaxvff.types import Env
+from jaxvff.types import Env, HostEnv
 
 
-def _matrix() -> Callable[..., Env]:
-    from jaxvff.envs import matrix
-
-    return matrix.make
-
-
-def _smax() -> Callable[..., Env]:
-    from jaxvff.envs import smax
-
-    return smax.make
-
-
-def _jaxmarl() -> Callable[..., Env]:
-    from jaxvff.envs import jaxmarl
-
-    return jaxmarl.make
+def _in(module: str, name: str = "make") -> Callable[[], Callable[..., Env | HostEnv]]:
+    return lambda: getattr(importlib.import_module(f"jaxvff.envs.{module}"), name)
 
 
 # kind -> a function that imports the module and returns its make(**options)
-ENVS: dict[str, Callable[[], Callable[..., Env]]] = {
-    "matrix": _matrix,
-    "smax": _smax,
-    "jaxmarl": _jaxmarl,
+ENVS: dict[str, Callable[[], Callable[..., Env | HostEnv]]] = {
+    "matrix": _in("matrix"),
+    "smax": _in("smax"),
+    "jaxmarl": _in("jaxmarl"),
+    "grf": _in("hosted", "grf"),
+    "smac": _in("hosted", "smac"),
+    "smacv2": _in("hosted", "smacv2"),
+    "smaclite": _in("hosted", "smaclite"),
+    "custom": _in("hosted", "custom"),
 }

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from rich.table import Table
 
-from jaxvff import replay, sharding, train
+from jaxvff import experiment, replay, sharding, train
 from jaxvff.plan import Group
 
 
@@ -23,14 +23,18 @@ def measure(group: Group, seconds: float = 5.0) -> dict[str, Any]:
     Returns:
       lanes, init_s, compile_s, seed_steps_per_s, state_bytes and replay_bytes (of one lane).
     """
+    with experiment.open_program(group) as program:
+        return _measure(group, program, seconds)
+
+
+def _measure(group: Group, program: train.Program, seconds: float) -> dict[str, Any]:
     one = group.config
-    program = train.program(one, group.values[0].env, group.n_lanes)
     lane = sharding.place(group.lanes(), program.mesh)
     began = time.perf_counter()
     carry = jax.block_until_ready(program.init(lane))
     init_s = time.perf_counter() - began
     began = time.perf_counter()
-    advance = program.advance.lower(carry, lane, 0, 1).compile()  # type: ignore[attr-defined]
+    advance = program.compile(carry, lane)
     compile_s = time.perf_counter() - began
     sizes = {
         "state_bytes": replay.nbytes(carry.state._replace(key=())) // group.n_lanes,

@@ -60,15 +60,16 @@ def _evaluate(overrides: list[str]) -> int:
     records = []
     for index, group in enumerate(groups):
         place = experiment.group_folder(folder, groups, index)
-        program, carry, lane, iteration = _restored(place, group)
-        metrics = train.report_metrics(program, carry, lane)
-        records += [
-            show.record(r) for r in experiment.results(group, place, iteration, metrics, {})
-        ]
-        if wanted is not None:
-            step = iteration * group.config.steps_per_iteration
-            for line in render.gifs(place, group, program, carry, lane, step, wanted):
-                console.print(line, soft_wrap=True, markup=False, highlight=False)
+        with experiment.open_program(group) as program:
+            carry, lane, iteration = _restored(place, group, program)
+            metrics = train.report_metrics(program, carry, lane)
+            records += [
+                show.record(r) for r in experiment.results(group, place, iteration, metrics, {})
+            ]
+            if wanted is not None:
+                step = iteration * group.config.steps_per_iteration
+                for line in render.gifs(place, group, program, carry, lane, step, wanted):
+                    console.print(line, soft_wrap=True, markup=False, highlight=False)
     show.print_results(console, records)
     return 0
 
@@ -197,13 +198,16 @@ def _execute(
                 task, completed=done + group.n_lanes * steps, description=group.name, speed=speed
             )
 
+        def tell(line: str) -> None:
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
+
         def on_report(group: Group, report: train.Report) -> None:
             for line in show.stops(group, report.metrics, told):
-                console.print(line, soft_wrap=True, markup=False, highlight=False)
+                tell(line)
 
         run = experiment.execute(
             folder, groups, resume=resume, stop_early=stopped, on_progress=on_progress,
-            on_report=on_report,
+            on_report=on_report, tell=tell,
         )  # fmt: skip
         for group, finished in zip(groups, run, strict=False):
             results += finished
@@ -223,15 +227,16 @@ def _closing(console: Console, folder: Path, complete: bool, command: str) -> in
     return 130
 
 
-def _restored(folder: Path, group: Group) -> tuple[train.Program, train.Carry, train.Lane, int]:
+def _restored(
+    folder: Path, group: Group, program: train.Program
+) -> tuple[train.Carry, train.Lane, int]:
     """The newest checkpoint of a group, and the iterations done there."""
     saved = checkpoint.latest(folder / experiment.CHECKPOINTS)
     if saved is None:
         raise UserError(f"{folder} has no checkpoint yet; wait for one or train again")
-    program = train.program(group.config, group.values[0].env, group.n_lanes)
     lane = sharding.place(group.lanes(), program.mesh)
     iteration, carry = experiment.restored(saved, group, program, lane)
-    return program, carry, lane, iteration
+    return carry, lane, iteration
 
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {

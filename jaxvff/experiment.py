@@ -17,10 +17,11 @@ import numpy as np
 import yaml
 
 from jaxvff import checkpoint, config, memory, sharding, sinks, train
+from jaxvff.bridge import program as bridge
 from jaxvff.log import JsonLines, write_json, write_text
 from jaxvff.plan import Group, Value, plan
 from jaxvff.sinks import SINKS, Sink
-from jaxvff.types import UserError
+from jaxvff.types import HostEnv, UserError
 
 RUN_FILE, METRICS_FILE, TIMING_FILE = "run.yaml", "metrics.jsonl", "timing.json"
 CHECKPOINTS = "checkpoint"
@@ -127,6 +128,7 @@ def execute(
     stop_early: Callable[[], bool] = lambda: False,
     on_progress: Callable[[Group, int], None] = lambda group, steps: None,
     on_report: Callable[[Group, train.Report], None] = lambda group, report: None,
+    tell: Callable[[str], None] = print,
 ) -> Iterator[list[Result]]:
     """Train the groups one after the other, and yield the results of each.
 
@@ -140,6 +142,7 @@ def execute(
       stop_early: asked about twice a second.
       on_progress: told the env steps per lane that a group has done, as often.
       on_report: told every report, after it is written.
+      tell: told, in a line, of games on the host that broke.
     """
     if resume:  # a new run was checked before it had a folder
         sinks.check(groups[0].config)
@@ -148,7 +151,10 @@ def execute(
         place = group_folder(folder, groups, index)
         place.mkdir(exist_ok=True)
         name = folder.resolve().name
-        yield _train_group(place, name, group, resume, stop_early, on_progress, on_report)
+        with open_program(group, tell) as program:
+            yield _train_group(
+                place, name, group, program, resume, stop_early, on_progress, on_report
+            )
         if stop_early():
             return
 
@@ -157,6 +163,7 @@ def _train_group(
     folder: Path,
     name: str,
     group: Group,
+    program: train.Program,
     resume: bool,
     stop_early: Callable[[], bool],
     on_progress: Callable[[Group, int], None],
@@ -164,7 +171,6 @@ def _train_group(
 ) -> list[Result]:
     one, began = group.config, time.perf_counter()
     _write_configs(folder / "config.yaml", group)
-    program = train.program(one, group.values[0].env, group.n_lanes)
     lane = sharding.place(group.lanes(), program.mesh)
     saved = checkpoint.latest(folder / CHECKPOINTS) if resume else None
     start, carry = restored(saved, group, program, lane) if saved else (0, program.init(lane))
@@ -183,17 +189,26 @@ def _train_group(
     fingerprint = group.fingerprint()
     metrics: dict[str, np.ndarray] = {}
     iteration, last_saved, latest = start, start, carry  # the run donates `carry`, if it runs
+    broken: train.Stopped | None = None
     with _outputs(folder, name, group, resume_step) as outputs:
-        for iteration, latest, report in run:
-            metrics = {} if report is None else report.metrics
-            if report is not None:
-                _write(outputs, group, report)
-                on_report(group, report)
-            if save_every and iteration % save_every == 0:
-                checkpoint.save(folder / CHECKPOINTS, iteration, latest, fingerprint)
-                last_saved = iteration
+        try:
+            for iteration, latest, report in run:
+                metrics = {} if report is None else report.metrics
+                if report is not None:
+                    _write(outputs, group, report)
+                    on_report(group, report)
+                if save_every and iteration % save_every == 0:
+                    checkpoint.save(folder / CHECKPOINTS, iteration, latest, fingerprint)
+                    last_saved = iteration
+        except train.Stopped as stopped:
+            broken, iteration, latest = stopped, stopped.iteration, stopped.carry
         if iteration > last_saved:
             checkpoint.save(folder / CHECKPOINTS, iteration, latest, fingerprint)
+        if broken:
+            raise UserError(
+                f"{broken}; stopped after {iteration * one.steps_per_iteration:,} steps, with a "
+                "checkpoint; mend it and go on with resume="
+            ) from broken
         if not metrics:  # interrupted between reports, or complete before it began
             metrics = train.report_metrics(program, latest, lane)
     timing = _add_timing(folder / TIMING_FILE, compile_s, time.perf_counter() - began)
@@ -261,6 +276,17 @@ def by_value(
         yield value, {k: v[i * seeds : (i + 1) * seeds] for k, v in metrics.items()}
 
 
+@contextmanager
+def open_program(group: Group, tell: Callable[[str], None] = print) -> Iterator[train.Program]:
+    """The program of a group; what plays its games on the host ends with the context."""
+    env = group.values[0].env
+    if isinstance(env, HostEnv):
+        with bridge.program(group.config, env, group.n_lanes, tell) as program:
+            yield program
+    else:
+        yield train.program(group.config, env, group.n_lanes)
+
+
 def _compile(
     program: train.Program, carry: train.Carry, lane: train.Lane, start: int
 ) -> tuple[train.Program, float]:
@@ -268,7 +294,7 @@ def _compile(
     if start >= program.config.n_iterations:
         return program, 0.0
     began = time.perf_counter()
-    compiled = program.advance.lower(carry, lane, 0, 1).compile()  # type: ignore[attr-defined]
+    compiled = program.compile(carry, lane)
     return program._replace(advance=compiled), time.perf_counter() - began
 
 

@@ -18,7 +18,7 @@ from jaxvff.methods import METHODS
 from jaxvff.nets import UTILITIES, Utility
 from jaxvff.options import bind_loss, bind_mixer
 from jaxvff.targets import BOOTSTRAPS, RETURNS
-from jaxvff.types import Array, Codec, Env, Hyper, Metrics, Segment, TrainState
+from jaxvff.types import Array, Codec, Env, HostEnv, Hyper, Metrics, Segment, TrainState
 
 # Gradient transforms without their learning rate, which is traced. RMSprop's decay and epsilon
 # are PyMARL2's; the others are optax's defaults.
@@ -38,7 +38,7 @@ class Learner(NamedTuple):
     learn: Callable[..., tuple[TrainState, Metrics]]
 
 
-def make_model(config: Config, env: Env) -> Model:
+def make_model(config: Config, env: Env | HostEnv) -> Model:
     """The networks and target rules that a config asks for."""
     net = UTILITIES[config.utility](env.spec.n_actions, config.hidden_dim)
     utility = Utility(
@@ -48,7 +48,7 @@ def make_model(config: Config, env: Env) -> Model:
     return Model(utility, mixer, BOOTSTRAPS[config.target], RETURNS[config.returns], config.n_step)
 
 
-def make(config: Config, env: Env) -> Learner:
+def make(config: Config, env: Env | HostEnv) -> Learner:
     """The learner that a config asks for, in the environment `env`."""
     model, loss = make_model(config, env), bind_loss(config.method)
     optimizer = _optimizer(config)

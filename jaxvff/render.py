@@ -11,7 +11,6 @@ import jax
 
 from jaxvff import show, train
 from jaxvff.plan import Group, Value
-from jaxvff.rollout import Play
 from jaxvff.types import UserError
 
 KEYS = ("render", "seed", "episodes")
@@ -103,11 +102,11 @@ def gifs(
     if not chosen:
         return
     places = [place for _, _, place in chosen]
-    states, _, plays = jax.device_get(train.record(program, carry, lane, places, wanted.episodes))
+    played = program.record(carry, lane, places, wanted.episodes)
     for i, (value, seed, _) in enumerate(chosen):
         for j in range(wanted.episodes):
-            play = jax.tree.map(lambda x, at=(i, j): x[at], plays)
-            episode = jax.tree.map(lambda x, at=(i, j), n=int(play.length): x[at][: n + 1], states)
+            play = jax.tree.map(lambda x, at=(i, j): x[at], played)
+            episode = jax.tree.map(lambda x, n=int(play.length): x[: n + 1], play.states)
             name = ["greedy", str(step), f"{i:02d}_{_label(value)}" if value.label else ""]
             name += [f"seed{seed}", f"episode{j}" if wanted.episodes > 1 else ""]
             path = folder / f"{'_'.join(filter(None, name))}.gif"
@@ -116,7 +115,7 @@ def gifs(
             yield f"{path}: {caption}"
 
 
-def how_it_ended(play: Play) -> str:
+def how_it_ended(play: train.Recording) -> str:
     """won, return 1.53, 23 steps."""
     rates = {k: v for k, v in play.results.items() if k.endswith("_rate")}
     ends = [ENDS.get(k, k.removesuffix("_rate")) for k, v in rates.items() if v == 1]

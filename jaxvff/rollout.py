@@ -25,12 +25,18 @@ class Player(NamedTuple):
     env_params: Any
 
 
+class Memory(NamedTuple):
+    """What a team remembers of its episode."""
+
+    hidden: Array  # [A, H] of the utility networks
+    last_action: Array  # [A] int
+
+
 class Play(NamedTuple):
     """A game in progress."""
 
     env_state: Any
-    hidden: Array  # [A, H] the memory of the utility networks
-    last_action: Array  # [A] int
+    memory: Memory
     ended: Array  # [] bool, env_state is the final state of an episode
     return_: Array  # [] of the episode so far, env units
     length: Array  # [] int, transitions of the episode so far
@@ -45,24 +51,52 @@ def begin(player: Player, key: Array) -> Play:
         lambda s: player.env.step(key, s, zero, player.env_params)[1], env_state
     )
     results = {name: jnp.zeros(x.shape, x.dtype) for name, x in shapes.results.items()}
-    hidden = player.utility.initial_carry()
+    memory = Memory(player.utility.initial_carry(), zero)
     return Play(
-        env_state, hidden, zero, jnp.array(False), jnp.zeros(()), jnp.array(0, jnp.int32), results
+        env_state, memory, jnp.array(False), jnp.zeros(()), jnp.array(0, jnp.int32), results
     )
+
+
+def decide(
+    utility: Utility,
+    act: Act,
+    params: Params,
+    memory: Memory,
+    obs: Array,
+    avail: Array,
+    is_first: Array,
+    key: Array,
+) -> Memory:
+    """What a team does after `obs[A, O]`, with `avail[A, U]`: the memory that holds the actions.
+
+    Args:
+      utility: the utility networks.
+      act: how actions are picked.
+      params: of the utility networks.
+      memory: of the slot before; at the start of an episode, zeros.
+      obs: observations.
+      avail: available actions.
+      is_first: `[]` bool, the start of an episode.
+      key: PRNG key.
+    """
+    inputs = utility.inputs(obs, memory.last_action, is_first)
+    hidden, q, _ = utility.step(params, memory.hidden, inputs)
+    return Memory(hidden, act(key, q, avail).astype(jnp.int32))
 
 
 def advance(player: Player, play: Play, key: Array) -> tuple[Play, View, Array, Outcome]:
     """Observe, act, and step: `(the play after that, what was seen, the action, the outcome)`."""
     act_key, step_key = jax.random.split(key)
     view = player.env.observe(play.env_state, player.env_params)
-    inputs = player.utility.inputs(view.obs, play.last_action, play.length == 0)
-    hidden, q, _ = player.utility.step(player.params, play.hidden, inputs)
-    action = player.act(act_key, q, view.avail).astype(jnp.int32)
+    memory = decide(
+        player.utility, player.act, player.params, play.memory, view.obs, view.avail,
+        play.length == 0, act_key,
+    )  # fmt: skip
+    action = memory.last_action
     env_state, outcome = player.env.step(step_key, play.env_state, action, player.env_params)
     after = Play(
         env_state=env_state,
-        hidden=hidden,
-        last_action=action,
+        memory=memory,
         ended=outcome.terminated | outcome.truncated,
         return_=play.return_ + outcome.reward,
         length=play.length + 1,

@@ -102,8 +102,9 @@ def print_results(console: Console, records: list[dict[str, Any]]) -> None:
 
 
 def task(env: dict[str, Any]) -> str:
-    """The game, map, scenario or file of an environment's options."""
-    names = (env[key] for key in ("game", "map", "name", "file") if env.get(key))
+    """The game, map, scenario, file or import path of an environment's options."""
+    keys = ("game", "map", "name", "file", "scenario", "race", "entry")
+    names = (env[key] for key in keys if env.get(key))
     return str(next(names, "payoff"))
 
 

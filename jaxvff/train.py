@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,8 +14,9 @@ import numpy as np
 from jaxvff import evaluate, explore, learner, payoff, rollout, sharding
 from jaxvff.config import Config
 from jaxvff.losses import Model
+from jaxvff.nets import Utility
 from jaxvff.rollout import Player
-from jaxvff.types import Array, Env, Hyper, Metrics, TrainState
+from jaxvff.types import Array, Env, HostEnv, Hyper, Metrics, TrainState
 
 # LLVM's effort on a CPU. Initialisation runs once: compiling it at 0 takes a third of the time; for
 # the training loop 1 is as fast as the default and compiles in 70 % of the time (docs/design.md).
@@ -49,12 +51,33 @@ class Program(NamedTuple):
     """The compiled functions of one group of lanes."""
 
     config: Config
-    env: Env
+    env: Env | HostEnv
     learner: learner.Learner
     mesh: Any
     init: Callable[[Lane], Carry]
     advance: Callable[..., Carry]  # (carry, lane, start, stop); donates the carry
-    evaluate: Callable[[Carry, Lane], Metrics]
+    compile: Callable[[Carry, Lane], Callable[..., Carry]]  # `advance`, compiled ahead of time
+    evaluate: Callable[[Carry, Lane], dict[str, Any]]  # greedy play; arrays [K]
+    # (carry, all lanes, places k of those that are wanted, episodes of each): greedy play
+    record: Callable[[Carry, Lane, list[int], int], Recording]
+
+
+class Recording(NamedTuple):
+    """Episodes, state by state; leaves `[lanes, episodes, ...]`."""
+
+    states: Any  # [..., limit + 1, ...] as the environment's renderer takes them
+    return_: Array
+    length: Array  # transitions: the first length + 1 states count
+    results: dict[str, Array]
+
+
+class Stopped(Exception):
+    """A run cannot go on, through no fault of the learner; nothing that it learned is lost."""
+
+    def __init__(self, why: str, iteration: int, carry: Carry) -> None:
+        """`carry` is the one after `iteration` iterations."""
+        super().__init__(why)
+        self.iteration, self.carry = iteration, carry
 
 
 def program(config: Config, env: Env, n_lanes: int) -> Program:
@@ -86,18 +109,21 @@ def program(config: Config, env: Env, n_lanes: int) -> Program:
         return greedy_metrics(config, env, learn.model, carry.state, lane)
 
     advance_all, test_all = over_lanes(advance), over_lanes(test)
+    advance_jit = jax.jit(
+        lambda c, lane, *at: advance_all((c, lane), *at),
+        donate_argnums=0,
+        compiler_options=effort("advance"),
+    )
     return Program(
         config=config,
         env=env,
         learner=learn,
         mesh=mesh,
-        init=jax.jit(over_lanes(init), compiler_options=_effort("init")),
-        advance=jax.jit(
-            lambda c, lane, *at: advance_all((c, lane), *at),
-            donate_argnums=0,
-            compiler_options=_effort("advance"),
-        ),
+        init=jax.jit(over_lanes(init), compiler_options=effort("init")),
+        advance=advance_jit,
+        compile=lambda carry, lane: advance_jit.lower(carry, lane, 0, 1).compile(),
         evaluate=jax.jit(lambda c, lane: test_all((c, lane))),
+        record=partial(_record, config, env, learn.model.utility),
     )
 
 
@@ -151,22 +177,16 @@ def greedy_metrics(
     return metrics
 
 
-def record(
-    program: Program, carry: Carry, lane: Lane, lanes: list[int], n_episodes: int
-) -> tuple[Any, Array, rollout.Play]:
-    """Greedy episodes of some lanes, state by state: the first ones that `evaluate` plays.
-
-    Args:
-      program: from `program`.
-      carry: of all lanes.
-      lane: all lanes.
-      lanes: places k of those that are wanted.
-      n_episodes: of each.
-
-    Returns:
-      As rollout.recorded, leaves `[len(lanes), n_episodes, ...]`.
-    """
-    config, env, utility = program.config, program.env, program.learner.model.utility
+def _record(
+    config: Config,
+    env: Env,
+    utility: Utility,
+    carry: Carry,
+    lane: Lane,
+    lanes: list[int],
+    n_episodes: int,
+) -> Recording:
+    """The first ones of the episodes that Program.evaluate plays."""
 
     def one(params: Any, key: Array, env_params: Any) -> tuple[Any, Array, rollout.Play]:
         player = evaluate.greedy_player(env, utility, params, env_params)
@@ -177,14 +197,16 @@ def record(
     chosen = jax.tree.map(
         lambda x: x[np.array(lanes)], (state.params["utility"], state.key, lane.env_params)
     )
-    return jax.jit(jax.vmap(one))(*chosen)
+    states, _, play = jax.device_get(jax.jit(jax.vmap(one))(*chosen))
+    return Recording(states, play.return_, play.length, play.results)
 
 
 def _test_key(key: Array) -> Array:
     return jax.random.fold_in(key, 1)  # not split: evaluation leaves training alone
 
 
-def _effort(what: str) -> dict[str, Any]:
+def effort(what: str) -> dict[str, Any]:
+    """Compiler options for a part of the program, from CPU_EFFORT."""
     if jax.default_backend() != "cpu":
         return {}
     return {"xla_backend_optimization_level": CPU_EFFORT[what]}

@@ -113,6 +113,38 @@ class Env(NamedTuple):
         return self.params_of(seed) if self.params_of else self.params
 
 
+class Crew(NamedTuple):
+    """The worker processes of an environment on the host."""
+
+    python: str  # the interpreter, which needs NumPy and the game
+    workers: int | None  # processes; None: one per core
+    step_timeout: float  # seconds; a step that takes longer is a fault
+    max_restarts: int  # faults (lost workers, rejected episodes) that a run survives ...
+    restart_minutes: float  # ... within so many minutes
+
+
+class HostEnv(NamedTuple):
+    """An environment on the host: a game that worker processes play, from jaxvff.envs.host.
+
+    It has what an Env has but for its functions; jaxvff.bridge plays it.
+    """
+
+    spec: EnvSpec
+    results: tuple[str, ...]  # names of the rates that an episode ends with
+    game: str  # a module of jaxvff.envs.host, or the path of a file like one
+    options: dict[str, Any]  # of the game
+    crew: Crew
+    signature: Any
+    params: Any = ()
+    codec: Codec | None = None
+    # (state of every slot of one episode [L + 1, S], the .gif to write, how it ended)
+    render: Callable[[Any, Path, str], None] | None = None
+
+    def params_for(self, seed: int) -> Any:
+        """Nothing is traced."""
+        return self.params
+
+
 class Codec(NamedTuple):
     """How a segment is stored in replay, and rebuilt from it.
 

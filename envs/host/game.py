@@ -1,0 +1,125 @@
+"""What a game is to its worker: one team, one episode after the other, NumPy arrays."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+HERE = Path(__file__).parent
+
+
+class Spec(NamedTuple):
+    """The sizes of a game: what jaxvff.types.EnvSpec holds, and the names of its results."""
+
+    n_agents: int
+    n_actions: int
+    obs_size: int
+    state_size: int
+    episode_limit: int  # steps; an episode that goes on is truncated there
+    results: tuple[str, ...]  # the keys of Outcome.results
+
+
+class View(NamedTuple):
+    """What a game shows."""
+
+    obs: np.ndarray  # [A, O] float32
+    state: np.ndarray  # [S] float32
+    avail: np.ndarray  # [A, U] bool
+
+
+class Outcome(NamedTuple):
+    """What a step brought."""
+
+    reward: float  # of the team
+    terminated: bool
+    truncated: bool
+    # How the episode went; read where it ends.
+    results: dict[str, float] = {}  # noqa: RUF012  (a default that nobody writes to)
+
+
+class Game:
+    """A game: `spec` after construction, then episodes. Subclasses are made with (seed, options).
+
+    `reset() -> View` begins an episode; `step(action[A] int) -> (View, Outcome)` goes on, and shows
+    the final observation with the last outcome; `close()` ends what the game started.
+    """
+
+    spec: Spec
+
+    def reset(self) -> View:
+        """Begin an episode."""
+        raise NotImplementedError
+
+    def step(self, action: np.ndarray) -> tuple[View, Outcome]:
+        """One step of all agents."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End whatever runs beside this process."""
+
+
+class Missing(Exception):
+    """The game is not installed; the text says how to install it."""
+
+
+class Crashed(Exception):
+    """The game broke: this episode is lost, and so is the process that plays it."""
+
+
+def make(game: str, options: dict[str, Any], seed: int) -> Game:
+    """A game by the name of its file here, or by `path/to/file.py`: its `make(seed, **options)`.
+
+    Raises:
+      Missing: something it needs is not installed.
+    """
+    module = _from_file(Path(game)) if game.endswith(".py") else _from_here(game)
+    factory: Callable[..., Game] = module.make
+    return factory(seed, **options)
+
+
+def _from_here(name: str) -> Any:
+    return importlib.import_module(f".{name}", __package__)
+
+
+def _from_file(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.exists():
+        raise Missing(f"{path} does not exist")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def problem(spec: Spec, view: View, outcome: Outcome) -> str:
+    """What is wrong with a step, as `field: what`; empty: nothing.
+
+    Args:
+      spec: the sizes that the learner was compiled for.
+      view: what the game shows.
+      outcome: what the step brought.
+    """
+    shapes = {
+        "obs": (spec.n_agents, spec.obs_size),
+        "state": (spec.state_size,),
+        "avail": (spec.n_agents, spec.n_actions),
+    }
+    for field, shape in shapes.items():
+        got = np.shape(getattr(view, field))
+        if got != shape:
+            return f"{field} has shape {list(got)}, expected {list(shape)}"
+    for field in ("obs", "state"):
+        bad = ~np.isfinite(getattr(view, field))
+        if bad.any():
+            where = [int(i) for i in np.argwhere(bad)[0]]
+            return f"{field}{where} is {getattr(view, field)[tuple(where)]}"
+    stuck = np.flatnonzero(~np.any(view.avail, axis=1))
+    if stuck.size:
+        return f"avail: agent {stuck[0]} has no available action"
+    if not np.isfinite(outcome.reward):
+        return f"reward is {outcome.reward}"
+    return ""
