@@ -26,6 +26,7 @@ first runs
   jaxvff train                                       NM-QMIX on the paper's Game A, 32 seeds
   jaxvff train method=qmix env=matrix/b seeds=64     another method, another game
   jaxvff train method=qmix env=smax/3m               SMAX, learning curves of four seeds
+  jaxvff train env=grf/academy_3_vs_1_with_keeper    football, in worker processes (docs/host.md)
   jaxvff train 'sweep.epsilon_end=[0.1,0.3,1.0]'     a sweep, as one compiled program
   jaxvff train resume=runs/<folder>                  go on where a run was interrupted
 
@@ -40,6 +41,8 @@ KEYS = """\
                smax/<map>      {maps}
                                env.time_limit=100|smac env.reward_scale= env.scale_state=
                jaxmarl/simple_spread jaxmarl/switch_riddle jaxmarl/overcooked
+               grf/<scenario> smac/<map> smacv2/<race>_5_vs_5 smaclite/<map>     games on the host,
+               custom  env.entry=package.module:function env.time_limit=         see docs/host.md
   seeds=       how many, side by side      seed=  the first      total_steps=  env steps per seed
   lr= gamma= optimizer=adam|rmsprop|radam|sgd grad_clip= batch_size= buffer_size= updates=
   target=      sarsa (taken action) | max (target network) | double (online network)
@@ -71,7 +74,7 @@ Restores the newest checkpoint, plays greedily, and prints what was learned: for
 learned table of the median seed and the shares of seeds. Without render no file changes.
 
 render=true also writes greedy_*.gif there, the first greedy episodes of a seed (default: the first)
-of each sweep value, and says how they ended. SMAX, MPE and overcooked can be drawn.
+of each sweep value, and says how they ended. SMAX, MPE, overcooked and football can be drawn.
 """
 
 REPRODUCE = """\

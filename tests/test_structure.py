@@ -17,7 +17,7 @@ LAYERS = [
     ["types"],
     ["envs"],
     ["configs"],
-    ["scan", "log", "aggregate"],
+    ["scan", "log", "aggregate", "bridge.process", "bridge.packing"],
     ["nets", "explore"],
     ["bonus", "replay", "targets", "mixers.vdn", "mixers.iql", "mixers.qmix"],
     ["mixers.qatten", "mixers.qplex", "mixers.qtran", "mixers.wqmix", "losses"],
@@ -25,14 +25,15 @@ LAYERS = [
     ["options"],
     ["config", "presets"],
     ["rollout", "sharding", "sinks"],
-    ["learner", "payoff", "evaluate", "checkpoint"],
+    ["learner", "payoff", "evaluate", "checkpoint", "bridge.pool"],
+    ["bridge.play"],
     ["train"],
+    ["bridge.program"],
     ["plan"],
     ["memory"],
     ["experiment"],
-    ["show"],
+    ["show", "bench"],
     ["plots", "marl_eval", "render"],
-    ["bench"],
     ["table1"],
     ["analysis.model"],
     ["analysis.points", "analysis.flows", "analysis.escapes"],
@@ -73,7 +74,7 @@ def test_imports_run_one_way() -> None:
     files = [*ROOT.glob("jaxvff/**/*.py"), *ROOT.glob("envs/*.py")]
     for path in files:
         name = module_name(path)
-        if name in ("", "mixers", "analysis"):
+        if name in ("", "mixers", "analysis", "bridge"):
             continue
         top = "envs" if name.startswith("envs") else name
         assert top in level, f"{name} is in no layer: add it to LAYERS"
@@ -90,6 +91,17 @@ def test_environments_import_only_types_from_the_core() -> None:
         assert core <= {"types"}, path
 
 
+def test_a_worker_needs_neither_jaxvff_nor_jax() -> None:
+    """What runs in a worker imports NumPy, its neighbours and the game."""
+    for path in ROOT.glob("envs/host/*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names.append(node.module or "")
+            tops = {name.split(".")[0] for name in names}
+            assert not tops & {"jax", "jaxvff", "flax", "optax"}, path
+
+
 @pytest.mark.slow
 def test_a_wheel_holds_one_package_with_its_environments_and_configs(tmp_path: Path) -> None:
     subprocess.run(
@@ -100,5 +112,11 @@ def test_a_wheel_holds_one_package_with_its_environments_and_configs(tmp_path: P
     names = zipfile.ZipFile(wheel).namelist()
     tops = {n.split("/")[0] for n in names if ".dist-info" not in n}
     assert tops == {"jaxvff"}
-    for needed in ("envs/matrix.py", "configs/train.yaml", "configs/env/matrix/a.yaml", "py.typed"):
+    for needed in (
+        "envs/matrix.py",
+        "configs/train.yaml",
+        "configs/env/matrix/a.yaml",
+        "py.typed",
+        "envs/host/__main__.py",
+    ):
         assert f"jaxvff/{needed}" in names

@@ -47,10 +47,18 @@ class _Team(Game):
         self._has_state: bool | None = None
         self._sizes = [int(np.prod(_box(space).shape)) for space in obs]
         self._acts = [int(space.n) for space in acts]
-        view = self.reset()
-        self._first = seed  # what was shown here was for the sizes alone
-        sizes = (len(acts), max(self._acts), max(self._sizes), len(view.state))
+        # The first episode, begun early: only then is the size of the state known.
+        self._begun: View | None = self._begin()
+        sizes = (len(acts), max(self._acts), max(self._sizes), len(self._begun.state))
         self.spec = Spec(*sizes, time_limit, ())
+
+    def reset(self) -> View:
+        """A new episode."""
+        view, self._begun = self._begun, None
+        return self._begin() if view is None else view
+
+    def _begin(self) -> View:
+        raise NotImplementedError
 
     def close(self) -> None:
         """Close the environment."""
@@ -89,8 +97,7 @@ class PettingZoo(_Team):
         spaces = [(env.observation_space(a), env.action_space(a)) for a in self._names]
         super().__init__(env, seed, time_limit, [o for o, _ in spaces], [u for _, u in spaces])
 
-    def reset(self) -> View:
-        """A new episode."""
+    def _begin(self) -> View:
         return self._seen(*self._env.reset(**self._seeded()))
 
     def step(self, action: np.ndarray) -> tuple[View, Outcome]:
@@ -119,8 +126,7 @@ class Gymnasium(_Team):
             raise ValueError(f"{env.action_space} is no Tuple with a space for each agent")
         super().__init__(env, seed, time_limit, list(spaces[0]), list(spaces[1].spaces))
 
-    def reset(self) -> View:
-        """A new episode."""
+    def _begin(self) -> View:
         obs, info = self._env.reset(**self._seeded())
         return self._seen(obs, info)
 
