@@ -94,29 +94,31 @@ def serial(task: str, env: HostEnv) -> Callable[[], int]:
 
 
 def workers(pool: Pool, env: HostEnv) -> Callable[[], int]:
-    """A step of all games."""
-    rng, rows, at = np.random.default_rng(0), np.arange(GAMES), pool.at
+    """A step of a group of games."""
+    rng, at = np.random.default_rng(0), pool.at
 
     def step() -> int:
-        at.action[rows, at.slot] = random_actions(rng, env, GAMES)
-        transitions = int((~at.ended).sum())
-        pool.step()
+        rows = pool.ready()
+        at.action[rows, at.slot[rows]] = random_actions(rng, env, len(rows))
+        transitions = int((~at.ended[rows]).sum())
+        pool.go()
         return transitions
 
     return step
 
 
 def inference(pool: Pool, group: Any) -> Callable[[], int]:
-    """A step of all games, decided by the policy."""
+    """A step of a group of games, decided by the policy."""
     model = learner.make_model(group.config, group.values[0].env)
     brain = Brain(model.utility, explorer(group.config), group.lanes().hyper, GAMES, 0)
     params = brain.take(jax.vmap(model.utility.init)(jax.random.split(jax.random.key(0), 1)))
     steps = np.zeros(1, np.int32)
 
     def step() -> int:
-        brain.decide(params, steps, pool)
-        transitions = int((~pool.at.ended).sum())
-        pool.step()
+        rows = pool.ready()
+        brain.decide(params, steps, pool, rows)
+        transitions = int((~pool.at.ended[rows]).sum())
+        pool.go()
         return transitions
 
     return step

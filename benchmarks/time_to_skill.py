@@ -195,6 +195,7 @@ def main() -> None:
     parser.add_argument("checkout", type=Path, help="root of a JaxMARL checkout")
     parser.add_argument("--maps", nargs="+", default=["3m", "2s3z"])
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--target", type=float, default=0.8, help="greedy win rate")
     parser.add_argument("--max-seconds", type=float, default=600.0, help="of one run")
     parser.add_argument("--sides", nargs="+", default=["ours", *PEERS], choices=["ours", *PEERS])
@@ -207,7 +208,7 @@ def main() -> None:
     kept = json.loads(args.out.read_text()) if args.add and args.out.exists() else {}
     runs: list[dict[str, Any]] = kept.get("runs", [])
     table: dict[str, dict[str, Any]] = {}
-    for seed in range(args.seeds):
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
         for name in args.maps:
             for side in args.sides:
                 at_start = {"load": os.getloadavg()[0], "cores": sharding.cores()}

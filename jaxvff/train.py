@@ -16,7 +16,7 @@ from jaxvff.config import Config
 from jaxvff.losses import Model
 from jaxvff.nets import Utility
 from jaxvff.rollout import Player
-from jaxvff.types import Array, Env, HostEnv, Hyper, Metrics, TrainState
+from jaxvff.types import Array, Env, HostEnv, Hyper, Metrics, TrainState, UserError
 
 # LLVM's effort on a CPU. Initialisation runs once: compiling it at 0 takes a third of the time; for
 # the training loop 1 is as fast as the default and compiles in 70 % of the time (docs/design.md).
@@ -71,7 +71,7 @@ class Recording(NamedTuple):
     results: dict[str, Array]
 
 
-class Stopped(Exception):
+class Stopped(UserError):
     """A run cannot go on, through no fault of the learner; nothing that it learned is lost."""
 
     def __init__(self, why: str, iteration: int, carry: Carry) -> None:

@@ -20,18 +20,8 @@ from jaxvff.bridge.pool import Pool, Unstable
 from jaxvff.envs import hosted
 from jaxvff.plan import plan
 from jaxvff.types import UserError
-from tests.hosts import crew, on_toy, toy_game
+from tests.hosts import crew, on_toy, play, settle, toy_game
 from tests.test_bridge import SMALL
-
-
-def play(pool: Pool, n: int) -> int:
-    """Steps of the first action; how many episodes ended."""
-    ends, rows = 0, np.arange(len(pool.at.slot))
-    for _ in range(n):
-        pool.at.action[rows, pool.at.slot] = 1
-        ends += int(pool.at.ended.sum())
-        pool.step()
-    return ends
 
 
 def alive(pids: list[int]) -> list[int]:
@@ -49,16 +39,19 @@ def alive(pids: list[int]) -> list[int]:
 def test_a_killed_worker_is_noticed_at_once_and_replaced() -> None:
     told: list[tuple[float, str]] = []
     with Pool(toy_game(), 4, [0], lambda line: told.append((time.monotonic(), line))) as pool:
-        play(pool, 1)
+        play(pool, 1, 1)
+        settle(pool)
         first, other = pool.pids
         seeds = [pool._game_seed(e) for e in range(4)]
         os.kill(first, signal.SIGKILL)
         killed = time.monotonic()
-        pool.step()
+        play(pool, 1, 1)
+        settle(pool)
         assert told[0][0] - killed < 1.0
         assert "was killed by signal 9" in told[0][1]
         # Its games begin anew, those of the other worker went on.
-        np.testing.assert_array_equal(pool.at.slot, [0, 0, 2, 2])
+        np.testing.assert_array_equal(pool.at.slot[2:], [2, 2])
+        assert (pool.at.slot[:2] <= 1).all()
         assert not pool.at.ended[:2].any()
         assert pool.restarts == 1
         assert pool.pids[1] == other
@@ -66,7 +59,7 @@ def test_a_killed_worker_is_noticed_at_once_and_replaced() -> None:
         now = [pool._game_seed(e) for e in range(4)]
         assert now[0] != seeds[0]
         assert now[2:] == seeds[2:]
-        assert play(pool, 8) > 0
+        assert play(pool, 8, 1) > 0
     assert not alive([first, other, *pool.pids])
 
 
@@ -77,8 +70,9 @@ def test_a_worker_that_dies_in_an_episode_takes_that_episode_with_it(tmp_path: P
     with Pool(env, 2, [0], told.append) as pool:
         seen = []
         for _ in range(6):
+            settle(pool)
             seen.append(pool.at.slot.copy())
-            play(pool, 1)
+            play(pool, 1, 1)
     assert len(told) == 1
     slots = np.array(seen)
     assert (np.diff(slots, axis=0)[:, 0] != 1).any() or (np.diff(slots, axis=0)[:, 1] != 1).any()
@@ -97,7 +91,8 @@ def test_an_episode_with_impossible_values_is_rejected(fault: str, field: str) -
     told: list[str] = []
     env = toy_game(crew(workers=1), fault=fault, at=2, episodes=[1])
     with Pool(env, 2, [0], told.append) as pool:
-        ends = play(pool, 14)
+        ends = play(pool, 14, 1)
+        settle(pool)
         assert np.isfinite(pool.at.obs).all()
         assert (pool.rejected, pool.restarts) == (2, 0)
     assert ends >= 4
@@ -108,7 +103,7 @@ def test_a_game_that_raises_is_replaced_and_its_words_are_told(tmp_path: Path) -
     told: list[str] = []
     env = toy_game(fault="raise", once=str(tmp_path / "once"))
     with Pool(env, 2, [0], told.append) as pool:
-        play(pool, 6)
+        play(pool, 6, 1)
         assert pool.restarts == 1
     assert "RuntimeError: the game fell over (toy_game.py:" in told[0]
 
@@ -118,7 +113,7 @@ def test_a_step_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     env = toy_game(crew(step_timeout=2.0), fault="hang", once=str(tmp_path / "once"))
     with Pool(env, 2, [0], told.append) as pool:
         began = time.monotonic()
-        play(pool, 4)
+        play(pool, 4, 1)
         assert time.monotonic() - began < 20
         assert pool.restarts == 1
     assert "did not answer within 2 s" in told[0]
@@ -128,7 +123,7 @@ def test_too_many_faults_stop_the_pool() -> None:
     env = toy_game(crew(workers=1, max_restarts=3), fault="die")
     with Pool(env, 1, [0], lambda line: None) as pool:
         with pytest.raises(Unstable, match=r"4 faults in 10 minutes, env.max_restarts=3"):
-            play(pool, 40)
+            play(pool, 40, 1)
         assert pool.restarts == 4
     assert not alive(pool.pids)
 
@@ -149,17 +144,14 @@ def test_too_many_faults_stop_a_run_with_a_checkpoint(tmp_path: Path) -> None:
 
 
 PARENT = """
-    import os, sys, time
-    import numpy as np
     from jaxvff.bridge.pool import Pool
-    from tests.hosts import toy_game
+    from tests.hosts import play, toy_game
 
     if __name__ == "__main__":
         with Pool(toy_game(pause=0.01), 4, [0]) as pool:
             print(*pool.pids, flush=True)
             while True:
-                pool.at.action[np.arange(4), pool.at.slot] = 1
-                pool.step()
+                play(pool, 1, 1)
 """
 
 

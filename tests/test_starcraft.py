@@ -14,6 +14,7 @@ from jaxvff.envs import hosted
 from jaxvff.envs.host import game
 from jaxvff.envs.host.game import Crashed, Missing
 from jaxvff.types import UserError
+from tests.hosts import play as play_pool
 
 FAKES = str(Path(__file__).parent / "fakes")
 
@@ -113,13 +114,7 @@ def test_a_worker_whose_game_broke_is_replaced(starcraft: None) -> None:
     told: list[str] = []
     env = hosted.smac(map="3m", workers=1, options={"script": ["win", "crash"]})
     with Pool(env, 2, [0], told.append) as pool:
-        ends = 0
-        for _ in range(20):
-            at, rows = pool.at, np.arange(2)
-            avail = at.avail[rows, at.slot]
-            at.action[rows, at.slot] = np.argmax(avail, axis=-1)
-            ends += int(at.ended.sum())
-            pool.step()
+        ends = play_pool(pool, 20)
         assert pool.restarts >= 2
     assert ends >= 4
     assert all("StarCraft II broke in a battle" in line for line in told)

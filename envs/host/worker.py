@@ -1,6 +1,7 @@
-"""A worker: several games, stepped together whenever its pool says so.
+"""A worker: several games in two groups, stepped whenever its pool says so.
 
-Its pool writes one byte for each step and reads one line: empty, or JSON with what went wrong.
+Its pool writes a byte, the group that is to step, and reads a line: empty, or JSON with what went
+wrong. It may write the next byte before it has read the line.
 Episodes are staged in shared memory (shared.py); the pool takes them when they are whole.
 """
 
@@ -33,8 +34,8 @@ def main(text: str) -> None:
         team = _Team(order)
         answer.write("\n")
         with os.fdopen(order["go"], "rb", buffering=0) as go:
-            while go.read(1):
-                rejected = team.step()
+            for group in iter(lambda: go.read(1), b""):
+                rejected = team.step(group[0])
                 answer.write((json.dumps({"rejected": rejected}) if rejected else "") + "\n")
         team.close()
     except BrokenPipeError:
@@ -87,11 +88,14 @@ class _Team:
                 raise Crashed(f"the game says {one.spec}, expected {self._spec}")
             self._begin(row, one)
 
-    def step(self) -> list[str]:
-        """Step every active game, or begin its next episode; what was wrong with those given up."""
+    def step(self, group: int) -> list[str]:
+        """Step a group, the even or the odd games, or begin their next episodes.
+
+        Returns what was wrong with the episodes that it gave up.
+        """
         rejected = []
         for row, one in enumerate(self._games, self._first):
-            if not self._at.active[row]:
+            if row % 2 != group or not self._at.active[row]:
                 continue
             if self._at.ended[row]:
                 self._begin(row, one)

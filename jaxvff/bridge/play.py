@@ -1,4 +1,4 @@
-"""Playing on the host: one compiled inference call a step for all games of all lanes."""
+"""Playing on the host: one compiled inference call for the games that wait, of all lanes."""
 
 from __future__ import annotations
 
@@ -53,48 +53,59 @@ class Brain:
         """A copy of the lanes' utility parameters for `decide`, which outlives a donation."""
         return jax.device_put(params, self.device, may_alias=False)
 
-    def decide(self, params: Params, env_steps: np.ndarray, pool: Pool) -> None:
-        """Write the next actions of all games to the pool.
+    def decide(self, params: Params, env_steps: np.ndarray, pool: Pool, rows: np.ndarray) -> None:
+        """Write the next actions of some games to the pool.
+
+        The shape is always that of all games, so that one program serves every group.
 
         Args:
           params: from `take`, leaves [K, ...].
           env_steps: `[K]` of the lanes.
           pool: K * N games, lane by lane.
+          rows: the games, from Pool.ready.
         """
+        if not rows.size:
+            return
         at, per_lane = pool.at, self._shape[:2]
-        seen = [newest(at, "obs"), newest(at, "avail"), at.slot == 0]
-        obs, avail, first = (x.reshape(per_lane + x.shape[1:]) for x in seen)
+        waits = np.zeros(len(at.slot), bool)
+        waits[rows] = True
+        seen = [newest(at, "obs", rows), newest(at, "avail", rows), at.slot == 0, waits]
+        obs, avail, first, waits = (x.reshape(per_lane + x.shape[1:]) for x in seen)
         self._memory = self._decide(
-            params, self._memory, obs, avail, first, self._hyper, env_steps, self._tick
+            params, self._memory, obs, avail, first, waits, self._hyper, env_steps, self._tick
         )
         self._tick += 1
         action = np.asarray(self._memory.last_action).reshape(-1, self._shape[2])
-        at.action[np.arange(len(action)), at.slot] = action
+        at.action[rows, at.slot[rows]] = action[rows]
 
 
 def _decider(utility: Utility, policy: Policy, n_games: int, seed: int) -> Callable[..., Memory]:
-    """Of all lanes: (params, memory, obs, avail, first, hyper, env_steps, tick) -> memory."""
+    """Of all lanes: what `decide` gives it -> memory; that of games that do not wait stays."""
 
     def lane(
-        params: Params, memory: Memory, obs: Array, avail: Array, first: Array, hyper: Hyper,
-        env_steps: Array, key: Array,
+        params: Params, memory: Memory, obs: Array, avail: Array, first: Array, waits: Array,
+        hyper: Hyper, env_steps: Array, key: Array,
     ) -> Memory:  # fmt: skip
         def act(key: Array, q: Array, avail: Array) -> Array:
             return policy(key, q, avail, hyper, env_steps)
 
-        def game(memory: Memory, obs: Array, avail: Array, first: Array, key: Array) -> Memory:
-            memory = jax.tree.map(lambda x: jnp.where(first, jnp.zeros_like(x), x), memory)
-            return rollout.decide(utility, act, params, memory, obs, avail, first, key)
+        def game(
+            memory: Memory, obs: Array, avail: Array, first: Array, waits: Array, key: Array
+        ) -> Memory:
+            before = jax.tree.map(lambda x: jnp.where(first, jnp.zeros_like(x), x), memory)
+            after = rollout.decide(utility, act, params, before, obs, avail | ~waits, first, key)
+            return jax.tree.map(lambda a, b: jnp.where(waits, a, b), after, memory)
 
-        return jax.vmap(game)(memory, obs, avail, first, jax.random.split(key, n_games))
+        keys = jax.random.split(key, n_games)
+        return jax.vmap(game)(memory, obs, avail, first, waits, keys)
 
     def call(
-        params: Params, memory: Memory, obs: Array, avail: Array, first: Array, hyper: Hyper,
-        env_steps: Array, tick: Array,
+        params: Params, memory: Memory, obs: Array, avail: Array, first: Array, waits: Array,
+        hyper: Hyper, env_steps: Array, tick: Array,
     ) -> Memory:  # fmt: skip
         key = jax.random.fold_in(jax.random.key(seed), tick)
         keys = jax.random.split(key, len(env_steps))
-        return jax.vmap(lane)(params, memory, obs, avail, first, hyper, env_steps, keys)
+        return jax.vmap(lane)(params, memory, obs, avail, first, waits, hyper, env_steps, keys)
 
     return call
 
@@ -132,10 +143,11 @@ class Collector:
         """
         pool, at = self._pool, self._pool.at
         while not all(packer.batches for packer in self._packers):
-            self.brain.decide(params, env_steps, pool)
-            for e in np.flatnonzero(at.ended):
+            rows = pool.ready()
+            self.brain.decide(params, env_steps, pool, rows)
+            for e in rows[at.ended[rows]]:
                 self._packers[e // self._n].add(at, int(e))
-            pool.step()
+            pool.go()
         batches = [packer.batches.popleft() for packer in self._packers]
         segments = jax.tree.map(lambda *x: np.stack(x), *[segments for segments, _ in batches])
         return segments, _stacked([sums for _, sums in batches])
@@ -159,15 +171,17 @@ class Tester:
         quota = np.array([len(range(g, n_episodes, per_lane)) for g in range(per_lane)])
         left = np.tile(quota, self._lanes)
         steps = np.zeros(self._lanes, np.int32)
-        at.active[:] = at.ended  # those that ended when they were last tested begin anew
-        self.pool.step()
+        counted = at.ended.copy()  # when they were last tested
+        at.active[:] = left > 0
         while left.any():
-            self.brain.decide(params, steps, self.pool)
-            for e in np.flatnonzero(at.ended & (left > 0)):
+            rows = self.pool.ready()
+            self.brain.decide(params, steps, self.pool, rows)
+            for e in rows[at.ended[rows] & ~counted[rows]]:
                 left[e] -= 1
                 yield int(e) // per_lane, int(e)
-            at.active[:] = left > 0
-            self.pool.step()
+            counted[rows] = False
+            at.active[rows] = left[rows] > 0
+            self.pool.go()
 
     def rates(self, params: Params, n_episodes: int) -> dict[str, np.ndarray]:
         """Means over `n_episodes`: test_return, test_length, test_<result>; `[K]` each."""

@@ -1,4 +1,4 @@
-"""A pool of workers: all games step together, and whatever breaks is replaced."""
+"""A pool of workers: their games step in two groups, and whatever breaks is replaced."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jaxvff import sharding
 from jaxvff.bridge.process import Lost, Worker
 from jaxvff.envs.host import shared
 from jaxvff.envs.host.game import Spec
-from jaxvff.types import Array, HostEnv, UserError
+from jaxvff.types import HostEnv, UserError
 
 START_TIMEOUT_S = 300.0  # of a worker's games, all of them: StarCraft II takes its time
 
@@ -30,8 +30,11 @@ class Unstable(UserError):
 class Pool:
     """E games in worker processes; `at` holds their staged episodes.
 
-    Whoever uses a pool writes `at.action[e, at.slot[e]]` for every game and calls `step`. A game
-    whose newest slot is 0 has just begun: after its end, or because its episode was given up.
+    The games of every worker are two groups that take turns: while actions are found for one, the
+    workers step the other. `ready` waits for a group, and says which games are in it; whoever uses
+    the pool writes `at.action[e, at.slot[e]]` for these, and calls `go`. Which group is next does
+    not depend on who is faster. A game whose newest slot is 0 has just begun: after its end, or
+    because its episode was given up.
     """
 
     def __init__(
@@ -63,6 +66,10 @@ class Pool:
         n_workers = min(env.crew.workers or sharding.cores(), n_games)
         bounds = np.linspace(0, n_games, n_workers + 1).astype(int)
         self._rows = [range(a, b) for a, b in itertools.pairwise(bounds)]
+        # Every other game, whoever plays it: half of a worker's, or every other worker's.
+        self._group = np.arange(n_games) % 2
+        self._turn = 0
+        self._asked = np.zeros((n_workers, 2), bool)  # steps that a worker owes to a group
         self._workers: list[Worker] = []
         try:
             self._workers = [self._start(rows) for rows in self._rows]
@@ -75,23 +82,34 @@ class Pool:
             self.close()
             raise
 
-    def step(self) -> None:
-        """Step every active game, or begin its next episode.
+    def ready(self) -> np.ndarray:
+        """Wait for the group whose turn it is: its games, those that are not active left out.
 
         Raises:
           Unstable: more faults than the run allows.
         """
-        for worker in self._workers:
-            worker.step()
-        for i, worker in enumerate(self._workers):
-            try:
-                told = worker.wait(self._env.crew.step_timeout)
-            except Lost as error:
-                self._replace(i, str(error))
+        for i in np.flatnonzero(self._asked[:, self._turn]):
+            if not self._asked[i, self._turn]:
                 continue
+            try:
+                told = self._workers[i].wait(self._env.crew.step_timeout)
+            except Lost as error:
+                self._replace(int(i), str(error))
+                continue
+            self._asked[i, self._turn] = False
             for what in told.get("rejected", ()):
                 self.rejected += 1
                 self._fault(f"an episode was rejected: {what}")
+        return np.flatnonzero((self._group == self._turn) & self.at.active)
+
+    def go(self) -> None:
+        """Let the group step, or begin its next episodes, and give the turn to the other."""
+        for i, rows in enumerate(self._rows):
+            mine = self._group[rows.start : rows.stop] == self._turn
+            if (mine & self.at.active[rows.start : rows.stop]).any():
+                self._workers[i].step(self._turn)
+                self._asked[i, self._turn] = True
+        self._turn = 1 - self._turn
 
     def close(self) -> None:
         """End all workers and give the shared memory back."""
@@ -136,6 +154,7 @@ class Pool:
             self.restarts += 1
             self._fault(f"the worker of games {rows.start} to {rows.stop - 1} {why}; replaced")
             self._lives[rows.start : rows.stop] += 1
+            self._asked[i] = False  # it owes nothing: all its games have begun anew
             self._workers[i] = self._start(rows)
             try:
                 self._workers[i].wait(START_TIMEOUT_S)
@@ -157,7 +176,9 @@ class Pool:
             )
 
 
-def newest(at: shared.Arrays, field: str) -> Any:
-    """`[E, ...]`: a field of the newest slot of every game, as a copy."""
-    array: Array = getattr(at, field)
-    return array[np.arange(len(at.slot)), at.slot]
+def newest(at: shared.Arrays, field: str, rows: np.ndarray) -> Any:
+    """`[E, ...]`: a field of the newest slot of the games in `rows`, zeros for the others."""
+    array = getattr(at, field)
+    seen = np.zeros((len(array), *array.shape[2:]), array.dtype)
+    seen[rows] = array[rows, at.slot[rows]]
+    return seen

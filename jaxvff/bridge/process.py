@@ -1,4 +1,4 @@
-"""One worker process: started by path, told to step by a byte, answering by a line."""
+"""One worker process: started by path, told to step by a byte, answering each with a line."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -66,39 +67,43 @@ class Worker:
             for fd in (go, answer, lifeline):
                 os.close(fd)
         self._unread = b""
-        self._asked_at = time.monotonic()
+        self._asked = deque([time.monotonic()])  # when, for every answer that is due
+        self._answered = 0.0  # when it last was
 
     @property
     def pid(self) -> int:
         """Of the process, which leads a process group of its own."""
         return self._process.pid
 
-    def step(self) -> None:
-        """Ask for a step; `wait` for it."""
-        self._asked_at = time.monotonic()
+    def step(self, group: int) -> None:
+        """Ask for a step of the games of a group; `wait` for each that was asked for, in turn."""
+        self._asked.append(time.monotonic())
         with contextlib.suppress(BrokenPipeError):  # `wait` says what became of it
-            os.write(self._go, b"s")
+            os.write(self._go, bytes([group]))
 
     def wait(self, timeout_s: float) -> dict[str, Any]:
         """What the worker has to tell after a step (or its start): usually nothing.
 
         Args:
-          timeout_s: since it was asked.
+          timeout_s: since it was asked, or since its last answer if it was busy then.
 
         Raises:
           Lost: it died, said that it gives up, or did not answer in time.
         """
+        due = max(self._asked.popleft(), self._answered) + timeout_s
         while b"\n" not in self._unread:
-            left = self._asked_at + timeout_s - time.monotonic()
-            if left <= 0:
-                raise Lost(f"did not answer within {timeout_s:g} s")
-            if select.select([self._answer], [], [], min(left, POLL_S))[0]:
+            left = due - time.monotonic()
+            # Look before giving up: the answer may have come while nobody waited for it.
+            if select.select([self._answer], [], [], max(0.0, min(left, POLL_S)))[0]:
                 part = os.read(self._answer, 1 << 16)
                 if not part:
                     raise Lost(self._obituary())
                 self._unread += part
             elif self._process.poll() is not None:
                 raise Lost(self._obituary())
+            elif left <= 0:
+                raise Lost(f"did not answer within {timeout_s:g} s")
+        self._answered = time.monotonic()
         line, _, self._unread = self._unread.partition(b"\n")
         told = json.loads(line) if line else {}
         if "failed" in told:

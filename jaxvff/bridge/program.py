@@ -39,9 +39,7 @@ def program(config: Config, env: HostEnv, n_lanes: int, tell: Tell = print) -> I
 
     def init(lane: Lane) -> Carry:
         state = learn.init(jax.random.key(lane.seed), lane.hyper)
-        blank = replay.blank_segment(env.spec, config.segment_length)
-        segments = jax.tree.map(lambda x: jnp.stack([x] * config.n_envs), blank)
-        batch = (segments, dict.fromkeys(("episodes", "return", *env.results), jnp.zeros(())))
+        batch = _blank_batch(config, env)
         metrics = jax.eval_shape(partial(_learn, learn), state, lane, batch, jnp.array(0))[1]
         return Carry(state, jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), metrics))
 
@@ -69,6 +67,13 @@ def program(config: Config, env: HostEnv, n_lanes: int, tell: Tell = print) -> I
             evaluate=host.evaluate,
             record=host.record,
         )
+
+
+def _blank_batch(config: Config, env: HostEnv) -> tuple[Segment, Metrics]:
+    """What a Collector returns for one lane, empty."""
+    one = replay.blank_segment(env.spec, config.segment_length)
+    segments = jax.tree.map(lambda x: jnp.zeros((config.n_envs, *x.shape), x.dtype), one)
+    return segments, dict.fromkeys(("episodes", "return", *env.results), jnp.zeros(()))
 
 
 def _learn(
@@ -106,7 +111,10 @@ class _Host:
 
     def compile(self, carry: Carry, lane: Lane) -> Callable[..., Carry]:
         """Compile the update ahead of time: from then on nothing can recompile it."""
-        batch = jax.eval_shape(lambda: self._blank())
+        batch = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((self._lanes, *x.shape), x.dtype),
+            jax.eval_shape(partial(_blank_batch, self._config, self._env)),
+        )
         self._update = self._update.lower(carry, lane, batch, 0).compile()
         return self.advance
 
@@ -120,10 +128,10 @@ class _Host:
           train.Stopped: games broke too often; it holds the carry.
         """
         for iteration in range(start, stop):
+            self._done = iteration
             collector = self._collector or self._start_collecting(lane)
             params = collector.brain.take(carry.state.params["utility"])
             env_steps = np.asarray(carry.state.env_steps)
-            self._done = iteration
             with self._stopping(carry):
                 batch = self._next or collector.collect(params, env_steps)
             carry = self._update(carry, lane, batch, iteration)
@@ -165,13 +173,6 @@ class _Host:
             results={name: stacked(name) for name in self._env.results},
         )
 
-    def _blank(self) -> Any:
-        one = replay.blank_segment(self._env.spec, self._config.segment_length)
-        k, n = self._lanes, self._config.n_envs
-        segments = jax.tree.map(lambda x: jnp.zeros((k, n, *x.shape), x.dtype), one)
-        names = ("episodes", "return", *self._env.results)
-        return segments, {name: jnp.zeros(k) for name in names}
-
     def _start_collecting(self, lane: Lane) -> Collector:
         config = self._config
         pool = self._pool(config.n_envs, "collect")
@@ -187,7 +188,8 @@ class _Host:
         return self._tester
 
     def _pool(self, per_lane: int, what: str) -> Pool:
-        seed = [self._config.seed, ("collect", "test").index(what)]
+        # A resumed run draws other games than those that it began with.
+        seed = [self._config.seed, ("collect", "test").index(what), self._done]
         pool = Pool(self._env, self._lanes * per_lane, seed, self._tell)
         self._pools.append(pool)
         return self._closing.enter_context(pool)
