@@ -110,13 +110,13 @@ def test_a_game_that_raises_is_replaced_and_its_words_are_told(tmp_path: Path) -
 
 def test_a_step_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     told: list[str] = []
-    env = toy_game(crew(step_timeout=2.0), fault="hang", once=str(tmp_path / "once"))
+    env = toy_game(crew(step_timeout=5.0), fault="hang", once=str(tmp_path / "once"))
     with Pool(env, 2, [0], told.append) as pool:
         began = time.monotonic()
         play(pool, 4, 1)
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 40
         assert pool.restarts == 1
-    assert "did not answer within 2 s" in told[0]
+    assert "did not answer within 5 s" in told[0]
 
 
 def test_too_many_faults_stop_the_pool() -> None:
