@@ -38,6 +38,10 @@ class Carry(NamedTuple):
     state: TrainState
     totals: Metrics  # sums since the last report
 
+    def then(self, state: TrainState, metrics: Metrics) -> Carry:
+        """The carry after one more iteration."""
+        return Carry(state, jax.tree.map(lambda a, b: a + b, self.totals, metrics))
+
 
 class Report(NamedTuple):
     """What a run tells at an interval; metrics are arrays `[K]`."""
@@ -89,17 +93,13 @@ def program(config: Config, env: Env, n_lanes: int) -> Program:
         return sharding.over_lanes(f, mesh, n_lanes, config.lanes_per_device)
 
     def init(lane: Lane) -> Carry:
-        state = learn.init(jax.random.key(lane.seed), lane.hyper)
-        first = jnp.array(0)
-        metrics = jax.eval_shape(lambda s: iterate(config, env, learn, s, lane, first)[1], state)
-        return Carry(state, jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), metrics))
+        return fresh(learn, lane, lambda s: iterate(config, env, learn, s, lane, jnp.array(0)))
 
     def advance(carry_lane: tuple[Carry, Lane], start: Array, stop: Array) -> Carry:
         carry, lane = carry_lane
 
         def body(iteration: Array, carry: Carry) -> Carry:
-            state, metrics = iterate(config, env, learn, carry.state, lane, iteration)
-            return Carry(state, jax.tree.map(lambda a, b: a + b, carry.totals, metrics))
+            return carry.then(*iterate(config, env, learn, carry.state, lane, iteration))
 
         # A traced number of iterations: a run is cut into chunks of any length without recompiling.
         return jax.lax.fori_loop(start, stop, body, carry)
@@ -125,6 +125,15 @@ def program(config: Config, env: Env, n_lanes: int) -> Program:
         evaluate=jax.jit(lambda c, lane: test_all((c, lane))),
         record=partial(_record, config, env, learn.model.utility),
     )
+
+
+def fresh(
+    learn: learner.Learner, lane: Lane, step: Callable[[TrainState], tuple[TrainState, Metrics]]
+) -> Carry:
+    """The carry that a lane begins with; `step` is one iteration, and is not computed."""
+    state = learn.init(jax.random.key(lane.seed), lane.hyper)
+    metrics = jax.eval_shape(step, state)[1]
+    return Carry(state, jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), metrics))
 
 
 def iterate(

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from jaxvff import checkpoint, experiment
+from jaxvff.bridge import process
 from jaxvff.bridge.pool import Pool, Unstable
 from jaxvff.envs import hosted
 from jaxvff.plan import plan
@@ -117,6 +118,15 @@ def test_a_step_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
         assert time.monotonic() - began < 40
         assert pool.restarts == 1
     assert "did not answer within 5 s" in told[0]
+
+
+def test_a_game_that_talks_all_the_time_does_not_fill_the_disk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process, "LOOK_EVERY", 8)
+    with Pool(toy_game(crew(workers=1), fault="talk"), 1, [0]) as pool:
+        play(pool, 300, 1)  # 2 MB or more
+        assert os.fstat(pool._workers[0]._log.fileno()).st_blocks * 512 < 1.2 * process.MOST_LOG
 
 
 def test_too_many_faults_stop_the_pool() -> None:

@@ -8,6 +8,7 @@ for videos. Here its engine is driven directly, by its rules (gfootball/env/foot
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,16 +47,8 @@ class Reading(NamedTuple):
     step: int
 
 
-def make(
-    seed: int,
-    *,
-    scenario: str,
-    representation: str,
-    rewards: str,
-    time_limit: int | None,
-    n_agents: int | None,
-) -> Game:
-    """A scenario, for the left team; see jaxvff/envs/hosted.py.
+def make(seed: int, **options: Any) -> Game:
+    """A scenario, for the left team; options as in jaxvff/envs/hosted.py.
 
     Raises:
       Missing: gfootball is not there.
@@ -63,19 +56,9 @@ def make(
     """
     try:
         import gfootball_engine  # noqa: F401
-        from gfootball.env import scenario_builder
     except ImportError as error:
         raise Missing(INSTALL.format(error=error)) from error
-    for name, value, known in (
-        ("scenario", scenario, scenario_builder.all_scenarios()),
-        ("representation", representation, REPRESENTATIONS),
-        ("rewards", rewards, REWARDS),
-    ):
-        if value not in known:
-            raise ValueError(f"env.{name}={value!r} is unknown; choose one of {', '.join(known)}")
-    if time_limit is not None and (not isinstance(time_limit, int) or time_limit < 1):
-        raise ValueError(f"env.time_limit={time_limit!r} must be a number of steps, or null")
-    return Football(seed, scenario, representation, rewards, time_limit, n_agents)
+    return Football(seed, **options)
 
 
 class Football(Game):
@@ -91,8 +74,13 @@ class Football(Game):
         n_agents: int | None,
     ) -> None:
         import gfootball_engine as engine
-        from gfootball.env import config, football_action_set
+        from gfootball.env import config, football_action_set, scenario_builder
 
+        _check_name("scenario", scenario, scenario_builder.all_scenarios())
+        _check_name("representation", representation, REPRESENTATIONS)
+        _check_name("rewards", rewards, REWARDS)
+        if time_limit is not None and (not isinstance(time_limit, int) or time_limit < 1):
+            raise ValueError(f"env.time_limit={time_limit!r} must be a number of steps, or null")
         self._lib, self._random = engine, random.Random(seed)
         probe = config.Config({"level": scenario}).ScenarioConfig()
         most = probe.controllable_left_players
@@ -261,6 +249,11 @@ class Football(Game):
             of = list(last) if self._representation == "cds" else now.controlled
             obs, state = _relative(now, np.array(of))
         return View(obs, state, avail)
+
+
+def _check_name(option: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ValueError(f"env.{option}={value!r} is unknown; choose one of {', '.join(known)}")
 
 
 def _team(scenario: str, most: int) -> int:

@@ -18,6 +18,7 @@ import jaxvff.envs.host
 
 POLL_S = 0.2  # between two looks at whether a silent process still lives
 TAIL = 2000  # characters of what a worker printed, shown when it is lost
+MOST_LOG, LOOK_EVERY = 1 << 20, 4096  # bytes of that kept on disk; answers between two looks at it
 # One thread a worker: the games share the cores, their matrix products must not.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -69,6 +70,7 @@ class Worker:
         self._unread = b""
         self._asked = deque([time.monotonic()])  # when, for every answer that is due
         self._answered = 0.0  # when it last was
+        self._n_answers = 0
 
     @property
     def pid(self) -> int:
@@ -104,6 +106,9 @@ class Worker:
             elif left <= 0:
                 raise Lost(f"did not answer within {timeout_s:g} s")
         self._answered = time.monotonic()
+        self._n_answers += 1
+        if self._n_answers % LOOK_EVERY == 0:
+            self._forget()
         line, _, self._unread = self._unread.partition(b"\n")
         told = json.loads(line) if line else {}
         if "failed" in told:
@@ -112,13 +117,19 @@ class Worker:
 
     def kill(self) -> None:
         """End the process and all it has started; without effect on one that has ended."""
+        if self._log.closed:
+            return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
         for fd in (self._go, self._answer, self._lifeline):
-            with contextlib.suppress(OSError):
-                os.close(fd)
+            os.close(fd)
         self._log.close()
+
+    def _forget(self) -> None:
+        """Give back what a game that prints a lot has printed; the file goes on, with a hole."""
+        if os.fstat(self._log.fileno()).st_blocks * 512 > MOST_LOG:
+            os.ftruncate(self._log.fileno(), 0)
 
     def _obituary(self) -> str:
         """How it ended, and what it said last."""

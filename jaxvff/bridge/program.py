@@ -38,15 +38,12 @@ def program(config: Config, env: HostEnv, n_lanes: int, tell: Tell = print) -> I
         return sharding.over_lanes(f, mesh, n_lanes, config.lanes_per_device)
 
     def init(lane: Lane) -> Carry:
-        state = learn.init(jax.random.key(lane.seed), lane.hyper)
         batch = _blank_batch(config, env)
-        metrics = jax.eval_shape(partial(_learn, learn), state, lane, batch, jnp.array(0))[1]
-        return Carry(state, jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), metrics))
+        return train.fresh(learn, lane, lambda s: _learn(learn, s, lane, batch, jnp.array(0)))
 
     def update(carry_lane_batch: tuple[Carry, Lane, Any], iteration: Array) -> Carry:
         carry, lane, batch = carry_lane_batch
-        state, metrics = _learn(learn, carry.state, lane, batch, iteration)
-        return Carry(state, jax.tree.map(lambda a, b: a + b, carry.totals, metrics))
+        return carry.then(*_learn(learn, carry.state, lane, batch, iteration))
 
     over = over_lanes(update)
     jitted = jax.jit(

@@ -30,6 +30,8 @@ class Toy(Game):
 
     def step(self, action):
         time.sleep(self.pause)
+        if self.fault == "talk":
+            print("x" * 10_000, flush=True)
         self.total += int(action[0]) + int(action[1])
         assert action[1] != 2 or self.count % 2 == 0, "the action is not available"
         self.count += 1
