@@ -32,8 +32,8 @@ from _common import about
 from rich.console import Console
 from rich.table import Table
 
-from jaxvff import experiment, learner
-from jaxvff.bridge.play import Brain, explorer
+from jaxvff import experiment, explore, learner
+from jaxvff.bridge.play import Brain
 from jaxvff.bridge.pool import Pool
 from jaxvff.envs.host import game
 from jaxvff.log import write_json
@@ -110,7 +110,8 @@ def workers(pool: Pool, env: HostEnv) -> Callable[[], int]:
 def inference(pool: Pool, group: Any) -> Callable[[], int]:
     """A step of a group of games, decided by the policy."""
     model = learner.make_model(group.config, group.values[0].env)
-    brain = Brain(model.utility, explorer(group.config), group.lanes().hyper, GAMES, 0)
+    policy = explore.EXPLORERS[group.config.explore]
+    brain = Brain(model.utility, policy, group.lanes().hyper, GAMES, 0)
     params = brain.take(jax.vmap(model.utility.init)(jax.random.split(jax.random.key(0), 1)))
     steps = np.zeros(1, np.int32)
 

@@ -176,7 +176,7 @@ def through_the_host(segment: Segment) -> tuple[Segment, Any]:
 @pytest.mark.slow
 def test_what_workers_play_follows_the_rules_of_the_device() -> None:
     """Every transition that was collected, against the toy's own rules."""
-    from jaxvff.bridge.play import Brain, Collector, explorer
+    from jaxvff.bridge.play import Brain, Collector
     from jaxvff.bridge.pool import Pool
 
     env = toy_game()
@@ -185,7 +185,7 @@ def test_what_workers_play_follows_the_rules_of_the_device() -> None:
     model = learner.make_model(one, env)
     params = jax.vmap(model.utility.init)(jax.random.split(jax.random.key(0), 2))
     with Pool(env, 8, [0]) as pool:
-        brain = Brain(model.utility, explorer(one), lane.hyper, 4, 0)
+        brain = Brain(model.utility, explore.EXPLORERS[one.explore], lane.hyper, 4, 0)
         collector = Collector(one, env, brain, pool, 2)
         segments, sums = collector.collect(brain.take(params), np.zeros(2, np.int32))
     assert segments.obs.shape == (2, 4, 14, 2, 3)

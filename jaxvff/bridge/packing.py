@@ -10,9 +10,8 @@ import numpy as np
 from jaxvff.envs.host.shared import Arrays
 from jaxvff.types import EnvSpec, Segment
 
-
-class Packed(dict[str, float]):
-    """Sums over the episodes of a batch of segments: `episodes`, `return`, and each result."""
+# Over the episodes of a batch of segments: `episodes`, and the sums of `return` and each result.
+Sums = dict[str, float]
 
 
 class Packer:
@@ -25,7 +24,7 @@ class Packer:
     def __init__(self, spec: EnvSpec, results: tuple[str, ...], n: int, n_slots: int) -> None:
         """Empty segments; `n_slots` holds the longest episode, of episode_limit + 1 slots."""
         self._spec, self._results, self._shape = spec, results, (n, n_slots)
-        self.batches: deque[tuple[Segment, Packed]] = deque()
+        self.batches: deque[tuple[Segment, Sums]] = deque()
         self._begin()
 
     def add(self, at: Arrays, e: int) -> None:
@@ -54,7 +53,7 @@ class Packer:
         """New arrays every time: JAX may read the old ones while these are filled."""
         (n, t), a, u = self._shape, self._spec.n_agents, self._spec.n_actions
         self._used = np.zeros(n, int)
-        self._sums = Packed(dict.fromkeys(("episodes", "return", *self._results), 0.0))
+        self._sums: Sums = dict.fromkeys(("episodes", "return", *self._results), 0.0)
         fields: dict[str, Any] = {
             "obs": np.zeros((n, t, a, self._spec.obs_size), np.float32),
             "state": np.zeros((n, t, self._spec.state_size), np.float32),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvff import explore, rollout
-from jaxvff.bridge.packing import Packed, Packer
+from jaxvff.bridge.packing import Packer, Sums
 from jaxvff.bridge.pool import Pool, newest
 from jaxvff.config import Config
 from jaxvff.nets import Utility
@@ -41,13 +41,11 @@ class Brain:
         """
         self.device = jax.local_devices(backend="cpu")[-1]
         self._hyper = jax.device_put(hyper, self.device)
-        self._lanes = len(hyper.lr)
         self._decide = jax.jit(_decider(utility, policy, n_games, seed))
         self._tick = 0
-        spec, k = utility.spec, (self._lanes, n_games, utility.spec.n_agents)
+        self._shape = k = (len(hyper.lr), n_games, utility.spec.n_agents)
         blank = Memory(jnp.zeros((*k, utility.hidden_dim)), jnp.zeros(k, jnp.int32))
         self._memory = jax.device_put(blank, self.device)
-        self._shape = (self._lanes, n_games, spec.n_agents)
 
     def take(self, params: Params) -> Params:
         """A copy of the lanes' utility parameters for `decide`, which outlives a donation."""
@@ -110,11 +108,6 @@ def _decider(utility: Utility, policy: Policy, n_games: int, seed: int) -> Calla
     return call
 
 
-def explorer(config: Config) -> Policy:
-    """How a config explores."""
-    return explore.EXPLORERS[config.explore]
-
-
 def greedy(key: Array, q: Array, avail: Array, hyper: Hyper, env_steps: Array) -> Array:
     """The best available action."""
     return explore.greedy(q, avail)
@@ -139,7 +132,7 @@ class Collector:
           env_steps: `[K]`.
 
         Returns:
-          Segments, leaves `[K, N, T, ...]`, and the sums of Packed, `[K]` each.
+          Segments, leaves `[K, N, T, ...]`, and packing.Sums, `[K]` each.
         """
         pool, at = self._pool, self._pool.at
         while not all(packer.batches for packer in self._packers):
@@ -200,5 +193,5 @@ def ending(env: HostEnv, pool: Pool, e: int) -> dict[str, float]:
     return {"return": float(at.reward[e, :length].sum()), "length": float(length), **results}
 
 
-def _stacked(sums: list[Packed] | list[dict[str, float]]) -> dict[str, np.ndarray]:
+def _stacked(sums: list[Sums]) -> dict[str, np.ndarray]:
     return {name: np.array([s[name] for s in sums], np.float32) for name in sums[0]}

@@ -72,7 +72,8 @@ class Pool:
         self._asked = np.zeros((n_workers, 2), bool)  # steps that a worker owes to a group
         self._workers: list[Worker] = []
         try:
-            self._workers = [self._start(rows) for rows in self._rows]
+            for rows in self._rows:
+                self._workers.append(self._start(rows))
             for worker in self._workers:
                 worker.wait(START_TIMEOUT_S)
         except Lost as error:
@@ -89,8 +90,6 @@ class Pool:
           Unstable: more faults than the run allows.
         """
         for i in np.flatnonzero(self._asked[:, self._turn]):
-            if not self._asked[i, self._turn]:
-                continue
             try:
                 told = self._workers[i].wait(self._env.crew.step_timeout)
             except Lost as error:

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvff import learner, replay, sharding, train
-from jaxvff.bridge.play import Brain, Collector, Tester, ending, explorer, greedy
+from jaxvff import explore, learner, replay, sharding, train
+from jaxvff.bridge.play import Brain, Collector, Tester, ending, greedy
 from jaxvff.bridge.pool import Pool, Unstable
 from jaxvff.config import Config
 from jaxvff.train import Carry, Lane, Program, Recording
@@ -173,7 +173,8 @@ class _Host:
     def _start_collecting(self, lane: Lane) -> Collector:
         config = self._config
         pool = self._pool(config.n_envs, "collect")
-        brain = Brain(self._utility, explorer(config), lane.hyper, config.n_envs, config.seed)
+        policy = explore.EXPLORERS[config.explore]
+        brain = Brain(self._utility, policy, lane.hyper, config.n_envs, config.seed)
         self._collector = Collector(config, self._env, brain, pool, self._lanes)
         return self._collector
 
