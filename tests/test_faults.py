@@ -166,6 +166,7 @@ PARENT = """
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.slow
 def test_nothing_is_left_when_the_parent_ends(number: signal.Signals, tmp_path: Path) -> None:
     """Neither processes nor shared memory, whether it is asked to end or is killed."""
     before = set(os.listdir("/dev/shm")) if Path("/dev/shm").is_dir() else set()

@@ -29,6 +29,7 @@ def test_learning_starts_when_the_replay_holds_learn_start_segments() -> None:
     assert difference(params_of(carry), before) > 0
 
 
+@pytest.mark.slow
 def test_a_hard_sync_copies_and_a_soft_one_moves_a_share() -> None:
     for tau, interval in ((1.0, 5), (0.25, 1)):
         program, carry, lane = start(
@@ -61,6 +62,7 @@ def test_optimizers_take_the_step_that_optax_takes(name: str) -> None:
         np.testing.assert_allclose(-0.1 * step, their_step, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_are_clipped_by_their_global_norm() -> None:
     program, carry, lane = start("seeds=1", "optimizer=sgd", "lr=1", "grad_clip=0.01", *SMALL)
     before = params_of(carry)
@@ -69,6 +71,7 @@ def test_gradients_are_clipped_by_their_global_norm() -> None:
     np.testing.assert_allclose(optax.tree.norm(moved), 0.01, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_merging_a_batch_into_a_histogram_changes_no_gradient() -> None:
     """128 samples of 9 joint actions, or 9 of them with counts: equal but for float32 sums."""
     from jaxvff import config
@@ -97,6 +100,7 @@ def test_merging_a_batch_into_a_histogram_changes_no_gradient() -> None:
         assert difference(*grads) < 2e-6 * scale, name
 
 
+@pytest.mark.slow
 def test_the_matrix_codec_rebuilds_the_segments_that_were_collected() -> None:
     from jaxvff import explore, rollout
     from jaxvff.envs import matrix
@@ -144,6 +148,7 @@ def test_lanes_in_turns_equal_lanes_at_once() -> None:
     assert difference(*runs) < 1e-5
 
 
+@pytest.mark.slow
 def test_chunks_of_any_length_are_the_same_run_bit_for_bit() -> None:
     runs = []
     for stops in ((300,), (1, 37, 38, 300)):

@@ -30,11 +30,13 @@ def test_an_additive_game_is_solved_by_every_monotone_method(method: str) -> Non
         assert metrics["max_error"].max() < 0.5
 
 
+@pytest.mark.slow
 def test_nmqmix_represents_game_a_where_qmix_cannot() -> None:
     assert learn("method=nmqmix", "epsilon_end=1")["fit"].mean() >= 0.75
     assert learn("method=qmix", "epsilon_end=1")["max_error"].min() > 5
 
 
+@pytest.mark.slow
 def test_qtran_finds_the_optimum_of_game_a_and_fits_it() -> None:
     metrics = learn("method=qtran", "lr=1e-3")
     assert metrics["optimal"].all()

@@ -63,6 +63,7 @@ def program(what: str) -> tuple[train.Program, train.Lane]:
 
 
 @pytest.mark.parametrize("what", ["reward", pytest.param("obs", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_lane_stops_at_its_first_bad_value_and_keeps_its_last_good_parameters(what: str) -> None:
     made, lane = program(what)
     carry = made.init(lane)

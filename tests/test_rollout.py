@@ -77,6 +77,7 @@ def slow_episodes(actions: np.ndarray) -> list[dict]:
     return ends
 
 
+@pytest.mark.slow
 def test_episodes_of_a_segment_have_the_returns_lengths_and_results_of_a_slow_loop() -> None:
     for seed in range(10):
         segment, episodes = collect(seed, 23)
@@ -100,6 +101,7 @@ def test_greedy_evaluation_plays_one_whole_episode_from_every_start() -> None:
     assert measured["test_win_rate"] == first["won"]
 
 
+@pytest.mark.slow
 def test_evaluation_means_are_over_episodes_however_long_they_are() -> None:
     """Random play: one episode per environment, equal to episodes that are played alone."""
     keys = jax.random.split(jax.random.key(5), 16)

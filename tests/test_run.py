@@ -251,6 +251,7 @@ def test_a_sweep_of_traced_keys_is_one_program(tmp_path: Path) -> None:
     assert lanes.env_params.shape == (128, 3, 3)
 
 
+@pytest.mark.slow
 def test_lanes_of_a_sweep_equal_runs_of_their_own(tmp_path: Path) -> None:
     """Same seed, same value, other company: equal to 1e-4 after 65 updates (see test_learner)."""
     args = ("epsilon_end=1", "total_steps=80")
@@ -264,6 +265,7 @@ def test_lanes_of_a_sweep_equal_runs_of_their_own(tmp_path: Path) -> None:
     assert lines[-1]["loss"] != lines[-2]["loss"], "the two values of lr are the same run"
 
 
+@pytest.mark.slow
 def test_a_sweep_over_methods_makes_a_program_and_a_folder_each(tmp_path: Path) -> None:
     run(tmp_path / "sweep", "sweep.method=[vdn,qmix]", "total_steps=40")
     folders = sorted(p.name for p in (tmp_path / "sweep").iterdir() if p.is_dir())

@@ -216,6 +216,7 @@ def test_tensorboard_gets_what_the_metrics_file_gets(trained: Path) -> None:
             np.testing.assert_allclose(shown, told, rtol=1e-6)  # metrics.jsonl has seven digits
 
 
+@pytest.mark.slow
 def test_a_sink_that_fails_is_named_once_and_stops_nothing_else(
     tmp_path: Path, trained: Path, wandb: FakeWandb, monkeypatch, capsys
 ) -> None:
@@ -273,6 +274,7 @@ def test_without_a_login_wandb_says_so_before_anything_happens(
     sinks.check(config.load(["wandb=proj"]))
 
 
+@pytest.mark.slow
 def test_a_run_can_be_resumed_without_its_sink(trained: Path, tmp_path: Path, monkeypatch) -> None:
     shutil.copytree(trained, tmp_path / "run")
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
