@@ -23,6 +23,20 @@ HERE = Path(__file__).parent / "host"
 PROBE_TIMEOUT_S = 300.0  # for a game to say how large it is
 
 
+# One thread a worker: the games share the cores, their matrix products must not.
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+def command(python: str, order: dict[str, Any]) -> list[str]:
+    """How a worker is started; its interpreter needs NumPy and the game, not jaxvff."""
+    return [python, str(HERE), json.dumps(order)]
+
+
+def environment() -> dict[str, str]:
+    """The environment variables of a worker."""
+    return {**os.environ, **ONE_THREAD}
+
+
 def crew(
     *,
     python: str | None = None,
@@ -94,9 +108,9 @@ def _ask(game: str, options: str, python: str) -> str:
     order = {"only_spec": True, "game": game, "options": json.loads(options), "seeds": [0]}
     try:
         done = subprocess.run(
-            [python, str(HERE), json.dumps(order)],
+            command(python, order),
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PROBE_TIMEOUT_S,
-            env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+            env=environment(), check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise UserError(f"{game} did not start within {PROBE_TIMEOUT_S:g} s") from error

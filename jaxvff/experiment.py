@@ -152,9 +152,10 @@ def execute(
         place.mkdir(exist_ok=True)
         name = folder.resolve().name
         with open_program(group, tell) as program:
-            yield _train_group(
+            finished = _train_group(
                 place, name, group, program, resume, stop_early, on_progress, on_report
             )
+        yield finished  # here, not above: its workers have ended
         if stop_early():
             return
 

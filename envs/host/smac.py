@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 from typing import Any
@@ -24,21 +25,26 @@ def make(seed: int, *, map_name: str, **options: Any) -> Game:
     Raises:
       Missing: smac or StarCraft II is not there.
     """
-    try:
-        from smac.env import StarCraft2Env
-    except ImportError as error:
-        raise Missing(INSTALL.format(error=error, name="smac")) from error
-    find_starcraft("smac")
+    smac = installed("smac", "smac.env")
     # continuing_episode: only then does a time-out differ from an end.
-    env = StarCraft2Env(map_name=map_name, seed=seed, continuing_episode=True, **options)
+    env = smac.StarCraft2Env(map_name=map_name, seed=seed, continuing_episode=True, **options)
     return Battle(env)
 
 
-def find_starcraft(name: str) -> None:
-    """Raise Missing if StarCraft II is not where PySC2 looks for it."""
+def installed(name: str, module: str) -> Any:
+    """A module of a package that plays StarCraft II.
+
+    Raises:
+      Missing: it is not there, or StarCraft II is not where PySC2 looks for it.
+    """
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        raise Missing(INSTALL.format(error=error, name=name)) from error
     folder = Path(os.environ.get("SC2PATH", "~/StarCraftII")).expanduser()
     if not folder.is_dir():
         raise Missing(INSTALL.format(error=f"there is no StarCraft II in {folder}", name=name))
+    return found
 
 
 class Battle(Game):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .game import Game, Missing
-from .smac import INSTALL, Battle, find_starcraft
+from .game import Game
+from .smac import Battle, installed
 
 # smacv2/examples/configs/sc2_gen_<race>.yaml: units, their weights, those that may not be alone.
 RACES: dict[str, dict[str, list[Any]]] = {
@@ -32,17 +32,13 @@ def make(seed: int, *, race: str, n_units: int, n_enemies: int, **options: Any) 
     Raises:
       Missing: smacv2 or StarCraft II is not there.
     """
-    try:
-        from smacv2.env.starcraft2.wrapper import StarCraftCapabilityEnvWrapper
-    except ImportError as error:
-        raise Missing(INSTALL.format(error=error, name="smacv2")) from error
-    find_starcraft("smacv2")
+    wrapper = installed("smacv2", "smacv2.env.starcraft2.wrapper")
     if race not in RACES:
         raise ValueError(f"env.race={race!r} is unknown; choose one of {', '.join(RACES)}")
     teams = {"dist_type": "weighted_teams", "observe": True, **RACES[race]}
     places = {"dist_type": "surrounded_and_reflect", "p": 0.5, "map_x": 32, "map_y": 32}
     mix = {"n_units": n_units, "n_enemies": n_enemies, "team_gen": teams, "start_positions": places}
-    env = StarCraftCapabilityEnvWrapper(
+    env = wrapper.StarCraftCapabilityEnvWrapper(
         capability_config=mix, map_name=f"10gen_{race}", seed=seed, continuing_episode=True,
         **{**SETTINGS, **options},
     )  # fmt: skip

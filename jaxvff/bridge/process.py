@@ -11,30 +11,17 @@ import subprocess
 import tempfile
 import time
 from collections import deque
-from pathlib import Path
 from typing import Any
 
-import jaxvff.envs.host
+from jaxvff.envs import hosted
 
 POLL_S = 0.2  # between two looks at whether a silent process still lives
 TAIL = 2000  # characters of what a worker printed, shown when it is lost
 MOST_LOG, LOOK_EVERY = 1 << 20, 4096  # bytes of that kept on disk; answers between two looks at it
-# One thread a worker: the games share the cores, their matrix products must not.
-ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class Lost(Exception):
     """A worker died, hung or gave up; the text says which and why."""
-
-
-def command(python: str, order: dict[str, Any]) -> list[str]:
-    """How a worker is started; its interpreter needs NumPy and the game, not jaxvff."""
-    return [python, str(Path(jaxvff.envs.host.__file__).parent), json.dumps(order)]
-
-
-def environment() -> dict[str, str]:
-    """The environment variables of a worker."""
-    return {**os.environ, **ONE_THREAD}
 
 
 class Worker:
@@ -56,12 +43,12 @@ class Worker:
         fds = {"go": go, "answer": answer, "lifeline": lifeline, "memory": memory}
         try:
             self._process = subprocess.Popen(
-                command(python, {**order, **fds}),
+                hosted.command(python, {**order, **fds}),
                 pass_fds=tuple(fds.values()),
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=subprocess.STDOUT,
-                env=environment(),
+                env=hosted.environment(),
                 start_new_session=True,  # Ctrl-C is ours to answer; and its games end with it
             )
         finally:
