@@ -19,6 +19,9 @@ def _in(module: str, name: str = "make") -> Callable[[], Callable[..., Env | Hos
 # kind -> a function that imports the module and returns its make(**options)
 ENVS: dict[str, Callable[[], Callable[..., Env | HostEnv]]] = {
     "matrix": _in("matrix"),
+    "contextual": _in("contextual"),
+    "matrix_steps": _in("matrix_steps"),
+    "predator_prey": _in("predator_prey"),
     "smax": _in("smax"),
     "jaxmarl": _in("jaxmarl"),
     "grf": _in("hosted", "grf"),

@@ -18,6 +18,9 @@ GAMES: dict[str, list] = {
     # Table 1 of the paper, after Son et al. (2019).
     "a": [[12, -12, -12], [-12, 0, 0], [-12, 0, 0]],
     "b": [[12, 0, 10], [0, 0, 10], [10, 10, 10]],
+    # Their negatives: an unconstrained mixer that solves a game fails on these (docs/theory.md).
+    "minus_a": [[-12, 12, 12], [12, 0, 0], [12, 0, 0]],
+    "minus_b": [[-12, 0, -10], [0, 0, -10], [-10, -10, -10]],
     # Claus & Boutilier (1998): climbing as printed there, penalty with k = -100.
     "climbing": [[11, -30, 0], [-30, 7, 6], [0, 0, 5]],
     "penalty": [[10, 0, -100], [0, 2, 0], [-100, 0, 10]],
@@ -172,18 +175,19 @@ def _codec(spec: EnvSpec, observe: Any) -> Codec:
             mask=jnp.asarray(mask),
         )
 
-    def merge(stored: tuple[Array, Array], params: Array) -> tuple[tuple[Array, Array], Array]:
+    def merge(stored: tuple[Array, Array], params: Array) -> Any:
         # A batch of 128 plays of a 3x3 game is a histogram over 9 joint actions.
         action, reward = stored
         n_stored, n_slots = reward.shape
         if n_slots != 2 or params.size > n_stored:
-            return stored, jnp.ones(n_stored)
+            return stored, jnp.ones(n_stored), jnp.arange(n_stored)
         first = tuple(action[:, 0].T.astype(jnp.int32))
         cell = jnp.ravel_multi_index(first, params.shape, mode="clip")
-        count = jnp.sum(cell[:, None] == jnp.arange(params.size), axis=0, dtype=reward.dtype)
+        is_cell = cell[:, None] == jnp.arange(params.size)
+        count, example = jnp.sum(is_cell, 0, dtype=reward.dtype), jnp.argmax(is_cell, axis=0)
         joint = np.indices(params.shape).reshape(params.ndim, -1).T  # every joint action once
         last = np.zeros_like(joint)  # nobody takes the action of a terminal slot
         rewards = jnp.stack([params.ravel(), jnp.zeros(params.size)], axis=1)
-        return (jnp.asarray(np.stack([joint, last], axis=1)), rewards), count
+        return (jnp.asarray(np.stack([joint, last], axis=1)), rewards), count, example
 
     return Codec(pack, unpack, merge)

@@ -101,6 +101,12 @@ class Config:
         for f in dataclasses.fields(self):
             check_field(f, getattr(self, f.name))
         check_method(self.method)
+        if self.target == "search" and not METHODS[self.method["name"]].searches:
+            able = ", ".join(name for name, method in METHODS.items() if method.searches)
+            raise UserError(
+                f"target=search needs a method that searches, {able}; {self.method['name']} takes "
+                "target=double"
+            )
         if self.batch_size > self.buffer_size:
             raise UserError(
                 f"batch_size={self.batch_size} is larger than buffer_size={self.buffer_size} can "

@@ -17,6 +17,7 @@ from jaxvff.losses import Loss, Model, Values, joint_steps
 from jaxvff.methods import METHODS
 from jaxvff.nets import UTILITIES, Utility
 from jaxvff.options import bind_loss, bind_mixer
+from jaxvff.ordering import Recall
 from jaxvff.targets import BOOTSTRAPS, RETURNS
 from jaxvff.types import Array, Codec, Env, HostEnv, Hyper, Metrics, Segment, TrainState
 
@@ -56,6 +57,7 @@ def make(config: Config, env: Env | HostEnv) -> Learner:
     buffer = replay.REPLAYS[config.replay](config.buffer_size, config.batch_size, exponents)
     bonus = BONUSES[config.bonus](config.rnd_dim)
     codec = env.codec or replay.plain_codec(env.spec)
+    searches = METHODS[config.method["name"]].searches
 
     def init(key: Array, hyper: Hyper) -> TrainState:
         """Fresh state of one lane."""
@@ -63,6 +65,10 @@ def make(config: Config, env: Env | HostEnv) -> Learner:
         params = init_params(config, model, param_key)
         params = jax.tree.map(lambda x: x * hyper.init_scale, params)
         item = codec.pack(replay.blank_segment(env.spec, config.segment_length))
+        elites: Any = ()
+        if searches:
+            item = replay.Placed(item, jnp.array(0, jnp.int32))
+            elites = replay.no_elites(env.spec, config.buffer_size, config.segment_length)
         return TrainState(
             params=params,
             target_params=params,
@@ -70,6 +76,7 @@ def make(config: Config, env: Env | HostEnv) -> Learner:
             # fold_in, not split: with and without a bonus, all else draws the same numbers.
             bonus=bonus.init(jax.random.fold_in(param_key, 1), env.spec.state_size),
             replay=buffer.init(item),
+            elites=elites,
             env_steps=jnp.array(0, jnp.int32),
             stopped_at=jnp.array(-1, jnp.int32),
             key=key,
@@ -93,6 +100,9 @@ def make(config: Config, env: Env | HostEnv) -> Learner:
         """
         key, *keys = jax.random.split(state.key, config.updates + 1)
         stored = jax.vmap(codec.pack)(segments)
+        if searches:
+            elites, place = state.elites.add(segments.action)
+            state, stored = state._replace(elites=elites), replay.Placed(stored, place)
         state = state._replace(
             key=key,
             replay=buffer.add(state.replay, stored),
@@ -105,7 +115,9 @@ def make(config: Config, env: Env | HostEnv) -> Learner:
             key, count = x
             carry = carry._replace(replay=_with_experience(carry.replay, state.replay))
             sample = buffer.sample(carry.replay, key)
-            learned, metrics, error = _update(carry, sample, env_params, hyper, count)
+            # fold_in, not split: with and without a search, the same segments are drawn.
+            search_key = jax.random.fold_in(key, 1)
+            learned, metrics, error = _update(carry, sample, env_params, hyper, count, search_key)
             ranked = buffer.prioritise(learned.replay, sample, error)
             return learned._replace(replay=_without_experience(ranked)), metrics
 
@@ -126,9 +138,18 @@ def make(config: Config, env: Env | HostEnv) -> Learner:
         return learned._replace(replay=_with_experience(learned.replay, state.replay)), metrics
 
     def _update(
-        state: TrainState, sample: replay.Sample, env_params: Any, hyper: Hyper, count: Array
+        state: TrainState,
+        sample: replay.Sample,
+        env_params: Any,
+        hyper: Hyper,
+        count: Array,
+        key: Array,
     ) -> tuple[TrainState, Metrics, Array]:
-        extra, curiosity = None, state.bonus
+        extra, curiosity, recall, elites = None, state.bonus, None, state.elites
+        if searches:
+            stored, place = sample.stored
+            sample = sample._replace(stored=stored)
+            recall = _recall(elites, place, key)
         if config.bonus != "none":
             seen = jax.vmap(lambda x: replay.without_padding(codec.unpack(x, env_params)))
             batch = seen(sample.stored)
@@ -136,12 +157,19 @@ def make(config: Config, env: Env | HostEnv) -> Learner:
             extra = hyper.bonus_beta * novelty
             curiosity = bonus.update(state.bonus, batch, hyper.rnd_lr)
 
-        def objective(params: Any) -> tuple[Array, tuple[Metrics, Array]]:
+        def objective(params: Any) -> tuple[Array, tuple[Metrics, Array, Any]]:
             return batch_loss(
-                model, loss, codec, params, state.target_params, sample, extra, env_params, hyper
-            )
+                model, loss, codec, params, state.target_params, sample, extra, env_params, hyper,
+                recall,
+            )  # fmt: skip
 
-        (value, (metrics, error)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        (value, aux), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        metrics, error, found = aux
+        if searches:
+            whose, action = found
+            beyond = len(elites.action)
+            where = place.at[whose].get(mode="fill", fill_value=beyond)
+            elites = elites.improve(where, action, metrics.pop("drift"))
         norm = optax.tree.norm(grads)
         steps, opt_state = optimizer.update(grads, state.opt_state, state.params)
         lr = hyper.lr * linear(1.0, hyper.lr_final, state.env_steps, hyper.lr_steps)
@@ -163,8 +191,9 @@ def make(config: Config, env: Env | HostEnv) -> Learner:
         if extra is not None:
             metrics["bonus"] = jnp.sum(novelty) / jnp.maximum(jnp.sum(batch.mask), 1)
         state = state._replace(
-            params=params, target_params=target, opt_state=opt_state, bonus=curiosity
-        )
+            params=params, target_params=target, opt_state=opt_state, bonus=curiosity,
+            elites=elites,
+        )  # fmt: skip
         return state, metrics, error
 
     return Learner(model, init, learn)
@@ -202,7 +231,8 @@ def batch_loss(
     extra: Array | None,
     env_params: Any,
     hyper: Hyper,
-) -> tuple[Array, tuple[Metrics, Array]]:
+    recall: Recall | None = None,
+) -> tuple[Array, tuple[Metrics, Array, Any]]:
     """The loss of a sample, averaged over its valid slots.
 
     Args:
@@ -215,23 +245,30 @@ def batch_loss(
       extra: rewards `[B, T]` added to those of the segments; None: none.
       env_params: the environment's traced parameters.
       hyper: traced hyper-parameters.
+      recall: of a loss that searches, leaves `[B]`.
 
     Returns:
-      The loss; the metrics; the mean absolute TD error `[B]` of each segment.
+      The loss; the metrics; the mean absolute TD error `[B]` of each segment; of a loss that
+      searches, the places in the sample `[M]` (beyond it: nobody's) and their best joint actions
+      `[M, T, A]`.
     """
 
-    def one(stored: Any, extra: Array | None) -> tuple[Array, Metrics, Array]:
+    def one(stored: Any, extra: Array | None, *recall: Recall) -> Any:
         segment = replay.without_padding(codec.unpack(stored, env_params))
         if extra is not None:
             segment = segment._replace(reward=segment.reward + extra)
-        return *loss(model, params, target_params, segment, hyper), segment.mask
+        return segment.mask, *loss(model, params, target_params, segment, hyper, *recall)
 
     batch, count = sample.stored, sample.weight
+    n_sampled = len(jax.tree.leaves(batch)[0])
+    example = jnp.arange(n_sampled)
     if count is None:
-        count = jnp.ones(len(jax.tree.leaves(batch)[0]))
+        count = jnp.ones(n_sampled)
         if codec.merge is not None and extra is None:
-            batch, count = codec.merge(batch, env_params)
-    per_slot, metrics, mask = jax.vmap(one)(batch, extra)  # [B, T]
+            batch, count, example = codec.merge(batch, env_params)
+    recalls = () if recall is None else (jax.tree.map(lambda x: x[example], recall),)
+    mask, per_slot, metrics, *found = jax.vmap(one)(batch, extra, *recalls)  # [B, T]
+    whose = jnp.where(count > 0, example, n_sampled)
     # Weights lower what a segment adds; they do not shrink what it is divided by (PER, §3.4).
     n_valid = jnp.maximum(jnp.sum((count if sample.weight is None else 1) * mask.T), 1)
     error = jnp.sum(metrics["td_error_abs"], axis=1) / jnp.maximum(jnp.sum(mask, axis=1), 1)
@@ -239,13 +276,21 @@ def batch_loss(
     def mean(x: Array) -> Array:
         return jnp.sum(count[:, None] * x) / n_valid
 
-    return mean(per_slot), (jax.tree.map(mean, metrics), error)
+    return mean(per_slot), (jax.tree.map(mean, metrics), error, (whose, *found))
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:
     # Flattened: one vector instead of dozens of small leaves, less to compile and to launch.
     clip = optax.clip_by_global_norm(config.grad_clip)
     return optax.flatten(optax.chain(clip, OPTIMIZERS[config.optimizer]()))
+
+
+def _recall(elites: replay.Elites, place: Array, key: Array) -> Recall:
+    """What is remembered for the segments at `place[B]`; leaves `[B, ...]`."""
+    mine = elites.action[place].astype(jnp.int32)
+    drift = jnp.broadcast_to(elites.drift, place.shape)
+    # Another sample's elites: what one state knows may help the next one.
+    return Recall(mine, jnp.roll(mine, 1, axis=0), drift, jax.random.split(key, len(place)))
 
 
 def _finite(arrays: Any) -> Array:

@@ -96,8 +96,8 @@ def td(
     best = model.bootstrap(online.q, target.q, segment)
     value = mix(model, target_params["mixer"], target, best, segment)
     y = returns(model, value, segment, hyper)
-    error = _valid(segment, q_tot - y)
-    return 0.5 * error**2, _metrics(segment, error, q_tot, y)
+    error = valid(segment, q_tot - y)
+    return 0.5 * error**2, metrics(segment, error, q_tot, y)
 
 
 def independent_td(
@@ -112,7 +112,7 @@ def independent_td(
     y = jax.vmap(lambda v: returns(model, v, segment, hyper), 1, 1)(value)
     error = jnp.where(segment.mask[:, None], q - y, 0.0)
     mean_error = jnp.mean(jnp.abs(error), axis=-1)
-    return 0.5 * jnp.mean(error**2, axis=-1), _metrics(
+    return 0.5 * jnp.mean(error**2, axis=-1), metrics(
         segment, mean_error, jnp.mean(q, axis=-1), jnp.mean(y, axis=-1)
     )
 
@@ -144,9 +144,9 @@ def qtran(
         td_error = q_jt - y
         opt = jnp.sum(steps.q_max, axis=-1) - sg(q_jt_best) + v
         nopt = jnp.minimum(jnp.sum(steps.q_taken, axis=-1) - sg(q_jt) + v, 0.0)
-        td_error, opt, nopt = (_valid(segment, x) for x in (td_error, opt, nopt))
+        td_error, opt, nopt = (valid(segment, x) for x in (td_error, opt, nopt))
         total = td_error**2 + opt_weight * opt**2 + nopt_weight * nopt**2
-        return total, _metrics(segment, td_error, q_jt, y)
+        return total, metrics(segment, td_error, q_jt, y)
 
     return loss
 
@@ -175,8 +175,8 @@ def wqmix(optimistic: bool, alpha: float = 0.1) -> Loss:
         next_best = model.bootstrap(online.q, target.q, segment)
         y = returns(model, judge(central_target, next_best, target_params), segment, hyper)
         q_tot = mix(model, params["mixer"], online, segment.action, segment)
-        error = _valid(segment, q_tot - y)
-        central_error = _valid(segment, judge(central, segment.action, params) - y)
+        error = valid(segment, q_tot - y)
+        central_error = valid(segment, judge(central, segment.action, params) - y)
         if optimistic:
             full = error < 0
         else:
@@ -184,18 +184,20 @@ def wqmix(optimistic: bool, alpha: float = 0.1) -> Loss:
             full = is_best | (y > judge(central_target, best, target_params))
         weight = jnp.where(full, 1.0, alpha)
         total = weight * error**2 + 0.5 * central_error**2
-        return total, _metrics(segment, error, q_tot, y)
+        return total, metrics(segment, error, q_tot, y)
 
     return loss
 
 
-def _valid(segment: Segment, x: Array) -> Array:
+def valid(segment: Segment, x: Array) -> Array:
+    """`x[T]`, and 0 where the mask is False."""
     return jnp.where(segment.mask, x, 0.0)
 
 
-def _metrics(segment: Segment, error: Array, q_tot: Array, target: Array) -> Metrics:
+def metrics(segment: Segment, error: Array, q_tot: Array, target: Array) -> Metrics:
+    """What every loss reports of its slots: `[T]` each."""
     return {
         "td_error_abs": jnp.abs(error),
-        "q_tot": _valid(segment, q_tot),
-        "target": _valid(segment, target),
+        "q_tot": valid(segment, q_tot),
+        "target": valid(segment, target),
     }

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 
-from jaxvff import losses
+from jaxvff import losses, ordering
 from jaxvff.mixers.iql import Iql
+from jaxvff.mixers.joint import Joint, JudgedQmix
 from jaxvff.mixers.qatten import Qatten
 from jaxvff.mixers.qmix import Qmix
 from jaxvff.mixers.qplex import Qplex
@@ -31,6 +32,7 @@ class Method(NamedTuple):
     loss_options: bool = False  # `loss` is a factory: called with options, it returns the loss
     fixed: Mapping[str, Any] = MappingProxyType({})
     central: bool = False  # a second set of utilities, parameters "central"
+    searches: bool = False  # the loss searches for joint actions, and replay remembers them
 
 
 METHODS: dict[str, Method] = {
@@ -43,4 +45,6 @@ METHODS: dict[str, Method] = {
     "qtran": Method(Qtran, losses.qtran, loss_options=True),
     "cw_qmix": Method(Wqmix, losses.wqmix, True, {"optimistic": False}, central=True),
     "ow_qmix": Method(Wqmix, losses.wqmix, True, {"optimistic": True}, central=True),
+    "ordered_nmqmix": Method(JudgedQmix, ordering.nmqmix, True, searches=True),
+    "ordered_joint": Method(Joint, ordering.joint, True, searches=True),
 }

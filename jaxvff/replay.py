@@ -68,12 +68,48 @@ REPLAYS: dict[str, Callable[[int, int, tuple[float, float]], Replay]] = {
 }
 
 
+class Elites(NamedTuple):
+    """The best joint action known to every slot in replay, in a ring as long as the replay's."""
+
+    action: Array  # [capacity, T, A]
+    n_added: Array  # [] int, segments
+    drift: Array  # [] running mean of how far a joint value is from the target network's
+
+    def add(self, action: Array) -> tuple[Elites, Array]:
+        """Begin with the actions that were taken, `[N, T, A]`; also the places, `[N]` int."""
+        place = (self.n_added + jnp.arange(len(action))) % len(self.action)
+        ring = self.action.at[place].set(action.astype(self.action.dtype))
+        return self._replace(action=ring, n_added=self.n_added + len(action)), place
+
+    def improve(self, place: Array, action: Array, drift: Array) -> Elites:
+        """Write `action[M, T, A]` to the places `[M]`; one beyond the ring is nobody's."""
+        ring = self.action.at[place].set(action.astype(self.action.dtype), mode="drop")
+        return self._replace(action=ring, drift=0.99 * self.drift + 0.01 * drift)
+
+
+def no_elites(spec: EnvSpec, capacity: int, n_slots: int) -> Elites:
+    """Elites of an empty replay."""
+    shape = (capacity, n_slots, spec.n_agents)
+    return Elites(jnp.zeros(shape, action_dtype(spec)), jnp.array(0, jnp.int32), jnp.array(0.0))
+
+
+class Placed(NamedTuple):
+    """A stored segment that knows the place of its elites."""
+
+    stored: Any
+    place: Array  # [] int
+
+
+def action_dtype(spec: EnvSpec) -> Any:
+    """The smallest unsigned integer that holds an action."""
+    return jnp.uint8 if spec.n_actions <= 256 else jnp.uint16
+
+
 def plain_codec(spec: EnvSpec) -> Codec:
     """Every field as it is, actions in the smallest unsigned integer that holds them."""
-    dtype = jnp.uint8 if spec.n_actions <= 256 else jnp.uint16
 
     def pack(segment: Segment) -> Segment:
-        return segment._replace(action=segment.action.astype(dtype))
+        return segment._replace(action=segment.action.astype(action_dtype(spec)))
 
     def unpack(stored: Segment, params: object) -> Segment:
         return stored._replace(action=stored.action.astype(jnp.int32))

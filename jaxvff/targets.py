@@ -105,12 +105,21 @@ def greedy_by_online(q_online: Array, q_target: Array, segment: Segment) -> Arra
     return greedy(q_online, segment.avail)
 
 
+def searched(q_online: Array, q_target: Array, segment: Segment) -> Array:
+    """The better of the greedy joint action and the one that a search found, by the joint value.
+
+    A loss that searches knows the latter and chooses; this is the former.
+    """
+    return greedy_by_online(q_online, q_target, segment)
+
+
 # (q_online[T, A, U], q_target[T, A, U], segment) -> the joint action to bootstrap on, [T, A] int
 BootstrapRule = Callable[[Array, Array, Segment], Array]
 BOOTSTRAPS: dict[str, BootstrapRule] = {
     "sarsa": sarsa,
     "max": greedy_by_target,
     "double": greedy_by_online,
+    "search": searched,
 }
 
 # (bootstrap, λ, n) -> targets [T]

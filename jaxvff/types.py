@@ -155,8 +155,9 @@ class Codec(NamedTuple):
     pack: Callable[[Segment], Any]
     unpack: Callable[[Any, Any], Segment]  # (stored, env params)
     # (a batch of stored segments [B], env params) -> (fewer of them [M], how often each counts [M])
-    # with the same weighted mean of any loss; None: nothing to merge.
-    merge: Callable[[Any, Any], tuple[Any, Array]] | None = None
+    # with the same weighted mean of any loss, and for each the place in the batch of one that it
+    # stands for (any place where the count is 0) [M]; None: nothing to merge.
+    merge: Callable[[Any, Any], tuple[Any, Array, Array]] | None = None
 
 
 class Hyper(NamedTuple):
@@ -185,6 +186,7 @@ class TrainState(NamedTuple):
     opt_state: Any
     bonus: Any  # of the exploration bonus; () without one
     replay: Any
+    elites: Any  # replay.Elites of a method that searches; () of others
     env_steps: Array  # [] int, transitions collected
     stopped_at: Array  # [] int, env_steps when something was not finite and learning stopped; or -1
     key: Array

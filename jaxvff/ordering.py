@@ -1,0 +1,224 @@
+"""Losses that put the utilities in order: a search on a joint value says which actions are best.
+
+TD shapes an unconstrained joint value; a search finds a joint action u that it values highly; and
+the utilities learn to have their maxima there. Why an order needs a force of its own, and what is
+proved of this one: docs/theory.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxvff import losses, targets
+from jaxvff.explore import greedy, masked
+from jaxvff.losses import Model, Values
+from jaxvff.search import best_joint_action
+from jaxvff.types import Array, Hyper, Metrics, Params, Segment
+
+# Wanted between utilities: the best action leads by MARGIN, the worst response is SPREAD below.
+MARGIN, SPREAD = 3.0, 9.0
+HOLD = 0.1  # weight of a slot whose utilities agree with the search: those that found better decide
+RESOLUTION = 1.0  # a difference of the joint value below so many of its drifts decides nothing
+
+Loss = Callable[
+    [Model, Params, Params, Segment, Hyper, "Recall"], tuple[Array, Metrics, Array]
+]  # (loss [T], metrics of [T], the best joint actions known now [T, A])
+
+
+class Recall(NamedTuple):
+    """What is remembered for the search of one segment."""
+
+    elite: Array  # [T, A] int, the best joint action known to each slot
+    other: Array  # [T, A] int, the elites of another segment of the sample
+    drift: Array  # [] how far a joint value moves between two syncs of the target network
+    key: Array
+
+
+class Budget(NamedTuple):
+    """What a search may cost."""
+
+    restarts: int  # random joint actions to start from, beside the greedy one and two elites
+    sweeps: int  # turns of each agent
+    fraction: float  # of the slots of a segment
+
+
+class Ordered(NamedTuple):
+    """What both losses share; arrays `[T]`."""
+
+    online: Values
+    found: Array  # [T, A]
+    target: Array
+    error: Array  # TD error of the joint value that is searched
+    order: Array  # ordering loss
+    metrics: Metrics
+
+
+def joint(
+    order_weight: float = 0.01, restarts: int = 2, sweeps: int = 1, search_fraction: float = 1.0
+) -> Loss:
+    """Squared TD error of the joint value + order_weight · ordering loss of the utilities."""
+    budget = Budget(restarts, sweeps, search_fraction)
+
+    def loss(
+        model: Model, params: Params, target_params: Params, segment: Segment, hyper: Hyper,
+        recall: Recall,
+    ) -> tuple[Array, Metrics, Array]:  # fmt: skip
+        x = _ordered(model, params, target_params, segment, hyper, recall, budget)
+        return 0.5 * x.error**2 + order_weight * x.order, x.metrics, x.found
+
+    return loss
+
+
+def nmqmix(
+    order_weight: float = 1.0, restarts: int = 2, sweeps: int = 1, search_fraction: float = 1.0
+) -> Loss:
+    """NM-QMIX whose order is given: TD of Q_tot, TD of the judge that is searched, and ordering.
+
+    Where the greedy joint action is the one found, by half a margin or more, this is NM-QMIX.
+    Elsewhere the utilities enter Q_tot without their gradient, so that the fit cannot hold back
+    their order.
+    """
+    budget = Budget(restarts, sweeps, search_fraction)
+
+    def loss(
+        model: Model, params: Params, target_params: Params, segment: Segment, hyper: Hyper,
+        recall: Recall,
+    ) -> tuple[Array, Metrics, Array]:  # fmt: skip
+        x = _ordered(model, params, target_params, segment, hyper, recall, budget)
+        q = x.online.q
+        settled = jnp.all(lead(q, x.found, segment.avail) > MARGIN / 2, axis=-1)
+        q = jnp.where(settled[:, None, None], q, jax.lax.stop_gradient(q))
+        gated = x.online._replace(q=q)
+        q_tot = losses.mix(model, params["mixer"], gated, segment.action, segment)
+        error = losses.valid(segment, q_tot - x.target)
+        total = 0.5 * error**2 + 0.5 * x.error**2 + order_weight * x.order
+        return total, x.metrics | losses.metrics(segment, error, q_tot, x.target), x.found
+
+    return loss
+
+
+def _ordered(
+    model: Model,
+    params: Params,
+    target_params: Params,
+    segment: Segment,
+    hyper: Hyper,
+    recall: Recall,
+    budget: Budget,
+) -> Ordered:
+    online = losses.utilities(model, params["utility"], segment)
+    target = losses.utilities(model, target_params["utility"], segment)
+    found, wanted = search(model, params["mixer"], online, segment, recall, budget)
+    order = order_loss(online.q, wanted, found, segment.avail)
+
+    def judge(params: Params, values: Values, action: Array) -> Array:
+        return losses.mix(model, params["mixer"], values, action, segment, "judge")
+
+    best = model.bootstrap(online.q, target.q, segment)
+    if model.bootstrap is targets.searched:
+        better = judge(params, online, found) > judge(params, online, best)
+        best = jnp.where(better[:, None], found, best)
+    y = losses.returns(model, judge(target_params, target, best), segment, hyper)
+    q = judge(params, online, segment.action)
+    error = losses.valid(segment, q - y)
+    drift = jnp.abs(q - judge(target_params, target, segment.action))
+    agree = jnp.all(greedy(online.q, segment.avail) == found, axis=-1)
+    metrics = losses.metrics(segment, error, q, y)
+    metrics["drift"] = losses.valid(segment, drift)
+    metrics["order_agreement"] = losses.valid(segment, agree.astype(jnp.float32))
+    return Ordered(online, found, y, error, losses.valid(segment, order), metrics)
+
+
+def search(
+    model: Model, params: Any, values: Values, segment: Segment, recall: Recall, budget: Budget
+) -> tuple[Array, Array]:
+    """Search a share of a segment's slots.
+
+    Args:
+      model: networks and target rules.
+      params: of the mixer.
+      values: online utilities.
+      segment: one segment.
+      recall: what is remembered.
+      budget: what it may cost.
+
+    Returns:
+      The best joint actions known, `[T, A]`: those found, and the elites of slots that were not
+      searched (the last one never is: it is no transition). And what the utilities should be, up to
+      a constant of each agent, `[T, A, U]`: NaN where nothing was searched.
+    """
+    n = len(segment.mask) - 1
+    count = max(1, round(budget.fraction * n))
+    offset_key, key = jax.random.split(recall.key)
+    spread = jnp.arange(count) * n // count  # evenly, from a random offset: each slot as likely
+    slots = (jax.random.randint(offset_key, (), 0, n) + spread) % n
+    tolerance = RESOLUTION * recall.drift
+
+    def one(slot: Array, key: Array) -> tuple[Array, Array]:
+        q, avail = values.q[slot], segment.avail[slot]
+        first, other = greedy(q, avail), recall.other[slot]
+        can = jnp.take_along_axis(avail, other[:, None], axis=1)[:, 0]
+        starts = jnp.stack([first, recall.elite[slot], jnp.where(can, other, first)])
+        table: Any = model.mixer.apply(
+            params, values.hidden[slot], segment.state[slot], method="table"
+        )
+        best = best_joint_action(
+            table, q, avail, starts, tolerance, key,
+            restarts=budget.restarts, sweeps=budget.sweeps,
+        )  # fmt: skip
+        return best, wanted_utilities(table.responses(best), best, avail)
+
+    found, wanted = jax.lax.stop_gradient(jax.vmap(one)(slots, jax.random.split(key, count)))
+    nothing = jnp.full(values.q.shape, jnp.nan)
+    return recall.elite.at[slots].set(found), nothing.at[slots].set(wanted)
+
+
+def wanted_utilities(response: Array, best: Array, avail: Array) -> Array:
+    """What the utilities should be, up to a constant of each agent: `[A, U]`.
+
+    0 for an agent's action in u, and -(MARGIN + SPREAD · loss) for another one, where loss in
+    [0, 1] is what the team loses by that change alone, in shares of the worst such change.
+
+    Args:
+      response: `[A, U]` joint values of every change of one agent's action in u.
+      best: `[A]` int, u.
+      avail: `[A, U]` bool.
+    """
+    taken = jnp.take_along_axis(response, best[:, None], axis=-1)
+    loss = jnp.where(avail, jnp.maximum(taken - response, 0), 0)
+    loss = loss / (jnp.max(loss) + 1e-6)
+    is_best = jax.nn.one_hot(best, response.shape[-1], dtype=bool)
+    return jnp.where(is_best, 0.0, -(MARGIN + SPREAD * loss))
+
+
+def order_loss(q: Array, wanted: Array, found: Array, avail: Array) -> Array:
+    """Squared errors of the differences of utilities to those of the best action: `[T]`.
+
+    Args:
+      q: utilities `[T, A, U]`.
+      wanted: from `search`; 0 is returned where it is NaN.
+      found: from `search`.
+      avail: `[T, A, U]` bool.
+    """
+    gap = q - jnp.take_along_axis(q, found[..., None], axis=-1)
+    # Before the difference: 0 · NaN is NaN in a gradient.
+    wanted = jnp.where(jnp.isnan(wanted) | ~avail, jax.lax.stop_gradient(gap), wanted)
+    settled = jnp.all(greedy(q, avail) == found, axis=-1)
+    return jnp.where(settled, HOLD, 1.0) * 0.5 * jnp.sum((gap - wanted) ** 2, axis=(-2, -1))
+
+
+def lead(q: Array, wanted: Array, avail: Array) -> Array:
+    """By how much each agent's wanted action leads the best of its others: `[T, A]`.
+
+    Args:
+      q: utilities `[T, A, U]`.
+      wanted: `[T, A]` int.
+      avail: `[T, A, U]` bool.
+    """
+    is_wanted = jax.nn.one_hot(wanted, q.shape[-1], dtype=bool)
+    others = jnp.max(masked(q, avail & ~is_wanted), axis=-1)
+    return jnp.sum(jnp.where(is_wanted, q, 0), axis=-1) - others
