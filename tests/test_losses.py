@@ -12,6 +12,7 @@ import pytest
 from jaxvff import config, learner, replay
 from jaxvff.methods import METHODS
 from jaxvff.options import bind_loss
+from jaxvff.ordering import Recall
 from jaxvff.types import Codec, Env, EnvSpec, Segment
 from tests.streams import random_segment
 
@@ -29,11 +30,14 @@ def setup(name: str, *overrides: str):
     model = learner.make_model(one, ENV)
     params, target = (learner.init_params(one, model, jax.random.key(k)) for k in (0, 1))
     hyper = jax.tree.map(jnp.float32, one.hyper())
+    elite = jnp.zeros((BATCH, SLOTS, SPEC.n_agents), jnp.int32)
+    recall = Recall(elite, elite, jnp.zeros(BATCH), jax.random.split(jax.random.key(2), BATCH))
 
     def f(segments: Segment, params=params, target=target):
         objective = lambda p: learner.batch_loss(
             model, bind_loss(one.method), AS_IS, p, target,
             replay.Sample(segments, None, None), None, (), hyper,
+            recall if METHODS[name].searches else None,
         )[0]  # fmt: skip
         return jax.value_and_grad(objective)(params)
 
@@ -84,12 +88,12 @@ def test_importance_weights_lower_what_a_segment_adds_and_not_what_it_is_divided
             model, bind_loss(one.method), AS_IS, params, target, sample, None, (), hyper
         )
 
-    plain, (_, error) = loss(None)
+    plain, (_, error, _) = loss(None)
     np.testing.assert_allclose(loss(jnp.ones(BATCH))[0], plain, rtol=1e-6)
     each = np.array([loss(row)[0] for row in jnp.eye(BATCH)])
     np.testing.assert_allclose(each.sum(), plain, rtol=1e-5)
     weight = np.linspace(0.1, 1, BATCH).astype(np.float32)
-    half, (_, weighted_error) = loss(weight)
+    half, (_, weighted_error, _) = loss(weight)
     np.testing.assert_allclose(half, weight @ each, rtol=1e-5)
     np.testing.assert_array_equal(weighted_error, error)  # what priorities are made of
 

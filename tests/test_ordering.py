@@ -1,0 +1,194 @@
+"""The search on a joint value, what it remembers, and the order that it gives to utilities."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvff import config, learner, ordering, replay, search, train
+from jaxvff.envs import ENVS
+from jaxvff.explore import greedy
+from jaxvff.losses import Values, joint_steps
+from jaxvff.options import bind_env
+from jaxvff.types import EnvSpec, UserError
+from tests.lanes import start as begin
+
+A, U, E = 3, 4, 8
+JOINT = np.array(list(itertools.product(range(U), repeat=A)))
+
+
+def table(seed: int) -> search.Table:
+    keys = jax.random.split(jax.random.key(seed), 4)
+    shapes = ((A, U, E), (E,), (E,), ())
+    return search.Table(*(jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True)))
+
+
+def values(t: search.Table) -> np.ndarray:
+    """An oracle: every joint value in NumPy, `[U] * A`."""
+    t = jax.tree.map(lambda x: np.asarray(x, np.float64), t)
+    total = t.bias + sum(t.parts[i][JOINT[:, i]] for i in range(A))
+    return (np.where(total > 0, total, np.expm1(total)) @ t.out + t.offset).reshape((U,) * A)
+
+
+def avail(seed: int) -> np.ndarray:
+    can = np.random.default_rng(seed).random((A, U)) < 0.6
+    can[:, seed % U] = True
+    return can
+
+
+def start(can: np.ndarray) -> jnp.ndarray:
+    return jnp.asarray(can.argmax(1), jnp.int32)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_an_ascent_never_falls_and_ends_where_no_agent_alone_can_improve(seed: int) -> None:
+    t, can = table(seed), avail(seed)
+    q = values(t)
+    way = [start(can)]
+    for _ in range(U**A):
+        way.append(search.ascend(t, jnp.asarray(can), way[-1], 1))
+        if np.array_equal(way[-1], way[-2]):
+            break
+    earned = [q[tuple(a)] for a in way]
+    assert np.all(np.diff(earned) >= -1e-6)
+    assert all(can[i, a] for step in way for i, a in enumerate(step))
+    end = np.asarray(way[-1])
+    for agent, action in itertools.product(range(A), range(U)):
+        other = end.copy()
+        other[agent] = action
+        assert not can[agent, action] or q[tuple(other)] <= q[tuple(end)] + 1e-5
+
+
+def test_sweeps_are_ascents_one_after_the_other() -> None:
+    t, can = table(3), jnp.asarray(avail(3))
+    once = search.ascend(t, can, start(np.asarray(can)), 1)
+    np.testing.assert_array_equal(
+        search.ascend(t, can, start(np.asarray(can)), 2), search.ascend(t, can, once, 1)
+    )
+
+
+def test_responses_are_the_values_of_one_change_each() -> None:
+    t, action = table(0), np.array([1, 3, 0])
+    got, q = t.responses(jnp.asarray(action)), values(t)
+    for agent, other in itertools.product(range(A), range(U)):
+        changed = action.copy()
+        changed[agent] = other
+        np.testing.assert_allclose(got[agent, other], q[tuple(changed)], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_with_many_restarts_the_best_joint_action_is_found(seed: int) -> None:
+    t, can = table(seed), avail(seed)
+    allowed = can[0][:, None, None] & can[1][None, :, None] & can[2][None, None, :]
+    best = np.unravel_index(np.where(allowed, values(t), -np.inf).argmax(), (U,) * A)
+    found = search.best_joint_action(
+        t, jnp.zeros((A, U)), jnp.asarray(can), start(can)[None], jnp.array(0.0),
+        jax.random.key(seed), restarts=64, sweeps=2,
+    )  # fmt: skip
+    np.testing.assert_array_equal(found, best)
+
+
+def test_utilities_choose_among_what_the_joint_value_cannot_tell_apart() -> None:
+    t, can = table(1), jnp.ones((A, U), bool)
+    q = jax.random.normal(jax.random.key(9), (A, U))
+    sought = functools.partial(
+        search.best_joint_action, t, q, can, jnp.zeros((1, A), jnp.int32),
+        key=jax.random.key(0), restarts=32, sweeps=2,
+    )  # fmt: skip
+    np.testing.assert_array_equal(sought(tolerance=jnp.array(1e6)), greedy(q, can))
+    exact = np.unravel_index(values(t).argmax(), (U,) * A)
+    np.testing.assert_array_equal(sought(tolerance=jnp.array(0.0)), exact)
+
+
+@pytest.mark.parametrize("method", ["ordered_joint", "ordered_nmqmix"])
+def test_the_table_that_is_searched_is_the_joint_value_that_learns(method: str) -> None:
+    one = config.load([f"method={method}", "env=matrix/random", "env.n_agents=3", "hidden_dim=8"])
+    model = learner.make_model(one, bind_env(one.env, ENVS))
+    params = learner.init_params(one, model, jax.random.key(0))["mixer"]
+    spec = model.utility.spec
+    seen = Values(*(jax.random.normal(jax.random.key(k), (3, n)) for k, n in ((1, 3), (2, 8))))
+    state = jnp.arange(spec.state_size, dtype=jnp.float32)
+    t = model.mixer.apply(params, seen.hidden, state, method="table")
+    for action in itertools.product(range(3), repeat=3):
+        step = joint_steps(seen, jnp.array(action), jnp.ones((3, 3), bool), state)
+        np.testing.assert_allclose(
+            t.value(t.total(jnp.array(action))),
+            model.mixer.apply(params, step, method="judge"),
+            rtol=1e-4, atol=1e-5,
+        )  # fmt: skip
+
+
+def test_wanted_utilities_lead_by_a_margin_and_follow_the_responses() -> None:
+    response = jnp.array([[5.0, 1.0, 3.0], [5.0, 5.0, -3.0]])
+    wanted = ordering.wanted_utilities(response, jnp.array([0, 1]), jnp.ones((2, 3), bool))
+    m, s = ordering.MARGIN, ordering.SPREAD
+    np.testing.assert_allclose(wanted, [[0, -m - s / 2, -m - s / 4], [-m, 0, -m - s]], rtol=1e-5)
+
+
+def test_the_ordering_loss_is_zero_at_what_is_wanted_whatever_is_added_to_an_agent() -> None:
+    rng = np.random.default_rng(0)
+    found = jnp.asarray(rng.integers(0, U, (2, A)))
+    can = jnp.ones((2, A, U), bool)
+    response = jnp.asarray(rng.normal(size=(2, A, U)))
+    wanted = jax.vmap(ordering.wanted_utilities)(response, found, can)
+    shifted = wanted + jnp.asarray(rng.normal(size=(2, A, 1)))
+    np.testing.assert_allclose(ordering.order_loss(shifted, wanted, found, can), 0, atol=1e-10)
+    nothing = jnp.full_like(wanted, jnp.nan)
+    loss, grad = jax.value_and_grad(lambda q: jnp.sum(ordering.order_loss(q, nothing, found, can)))(
+        shifted
+    )
+    assert loss == 0
+    assert not np.any(grad)
+
+
+def test_elites_are_a_ring_that_only_gets_written_where_it_should() -> None:
+    spec = EnvSpec(2, 3, 1, 1, episode_limit=1)
+    elites = replay.no_elites(spec, capacity=4, n_slots=2)
+    for k in range(3):
+        elites, place = elites.add(jnp.full((2, 2, 2), k))
+    np.testing.assert_array_equal(place, [0, 1])  # the oldest ones were replaced
+    np.testing.assert_array_equal(elites.action[:, 0, 0], [2, 2, 1, 1])
+    better = elites.improve(jnp.array([3, 4]), jnp.full((2, 2, 2), 9), jnp.array(1.0))
+    np.testing.assert_array_equal(better.action[:, 0, 0], [2, 2, 1, 9])
+
+
+def test_only_a_method_that_searches_bootstraps_on_a_search() -> None:
+    with pytest.raises(UserError, match="ordered_nmqmix"):
+        config.load(["method=qmix", "target=search"])
+    assert config.load(["method=ordered_joint", "target=search"]).target == "search"
+
+
+def trained(overrides: list[str]) -> dict[str, np.ndarray]:
+    program, carry, lane = begin(*overrides)
+    *_, (_, _, report) = train.run(program, carry, lane)
+    return report.metrics
+
+
+SETTINGS = ["hidden_dim=32", "lr=3e-3", "lr_final=0.01", "lr_steps=4000", "total_steps=4000",
+            "n_envs=4", "batch_size=512", "learn_start=512", "epsilon_end=1.0", "seeds=8",
+            "seed=500"]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ordered_joint", "ordered_nmqmix"])
+@pytest.mark.parametrize("game", ["b", "minus_b"])
+def test_a_game_and_its_negative_are_both_solved(method: str, game: str) -> None:
+    """No mixer trained by TD alone can do both (docs/theory.md, "Symmetry")."""
+    metrics = trained([f"method={method}", f"env=matrix/{game}", *SETTINGS])
+    assert metrics["optimal"].all()
+    if method == "ordered_joint":
+        assert metrics["fit"].all()
+
+
+@pytest.mark.slow
+def test_gru_utilities_learn_with_search_bootstraps_and_a_share_of_slots_searched() -> None:
+    metrics = trained([
+        "method=ordered_joint", "env=matrix_steps/two_step", "target=search", "utility=gru",
+        "method.search_fraction=0.5", "seeds=4", "seed=500", "hidden_dim=16",
+    ])  # fmt: skip
+    assert metrics["test_return"].min() == 8  # 7 without coordination in the second step
