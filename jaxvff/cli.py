@@ -35,17 +35,19 @@ first runs
 
 KEYS = """\
   method=      {methods}   method.<option>=
-  env=         matrix/a matrix/b matrix/climbing matrix/penalty
+  env=         matrix/a matrix/b matrix/minus_a matrix/minus_b matrix/climbing matrix/penalty
                matrix/random   env.n_agents= env.n_actions= env.game_seed=
                matrix/file     env.file=payoff.npy (or .yaml, .json)
+               matrix_steps/two_step matrix_steps/maven matrix_steps/chain
+               contextual   env.noise= env.states=     predator_prey   env.penalty=
                smax/<map>      {maps}
                                env.time_limit=100|smac env.reward_scale= env.scale_state=
                jaxmarl/simple_spread jaxmarl/switch_riddle jaxmarl/overcooked
                grf/<scenario> smac/<map> smacv2/<race>_5_vs_5 smaclite/<map>     games on the host,
                custom  env.entry=package.module:function env.time_limit=         see docs/host.md
-  seeds=       how many, side by side      seed=  the first      total_steps=  env steps per seed
+  seeds= how many, side by side     seed= the first     total_steps= env steps per seed
   lr= gamma= optimizer=adam|rmsprop|radam|sgd grad_clip= batch_size= buffer_size= updates=
-  target=      sarsa (taken action) | max (target network) | double (online network)
+  target=      sarsa (taken action) | max (target network) | double (online network) | search
   bonus=       none | rnd (bonus_beta= rnd_dim= rnd_lr=)
   replay=      uniform | prioritised (priority_exponent= importance_exponent=)
   returns=     td_lambda (td_lambda=) | n_step (n_step=) | one_step
@@ -78,8 +80,8 @@ of each sweep value, and says how they ended. SMAX, MPE, overcooked and football
 """
 
 REPRODUCE = """\
-usage: jaxvff reproduce table1|smax|smax_cpu|random_games [key=value ...]
-       jaxvff reproduce table1|smax|smax_cpu|random_games resume=<run folder>
+usage: jaxvff reproduce table1|smax|smax_cpu|random_games|beyond [key=value ...]
+       jaxvff reproduce table1|smax|smax_cpu|random_games|beyond resume=<run folder>
 
 table1: trains NM-QMIX, QMIX, VDN, QPLEX, QTRAN, Qatten, CW-QMIX and OW-QMIX on Games A and B for
 256 seeds each and prints rates with intervals, the paper's own table beside them. Writes
@@ -88,9 +90,12 @@ table1.json and table1.png into the run folder (run_dir=). Keys as for train, bu
 smax: QMIX, NM-QMIX with SARSA(λ) and RND, QPLEX, QTRAN and VDN, five seeds each, on 3s_vs_5z,
 corridor and 3s5z_vs_3s6z with SMAC's time limits; curves.png as the paper's Fig. 1. For a GPU.
 
-random_games: all nine methods at three exploration levels on 1,000 random 3x3 games; rates.png.
+random_games: nine methods at three exploration levels on 1,000 random 3x3 games; rates.png.
 
-smax_cpu: all nine methods on 3m, five seeds each; over two hours on a CPU.
+beyond: the two ordered methods beside all others, 512 seeds, on Games A and B, their negatives,
+climbing, penalty and random 3x3 games with uniform exploration; rates.png.
+
+smax_cpu: nine methods on 3m, five seeds each; over two hours on a CPU.
 """
 
 STABILITY = """\
@@ -134,7 +139,7 @@ def main(argv: list[str] | None = None) -> int:
         from jaxvff.config import config_names
 
         maps = " ".join(n.split("/")[1] for n in config_names("env") if n.startswith("smax/"))
-        methods = " ".join(config_names("method"))
+        methods = _wrapped(" ".join(config_names("method")), 15)
         keys = KEYS.replace("{methods}", methods).replace("{maps}", _wrapped(maps))
         print(help_texts[command].replace("{keys}", keys), end="")
         return 0
@@ -174,8 +179,8 @@ def _run(command: str, rest: list[str]) -> int:
         return _fail(f"{error.strerror or error}{name}; results written before are kept", code=1)
 
 
-def _wrapped(names: str) -> str:
-    return textwrap.fill(names, 72).replace("\n", "\n" + " " * 31)
+def _wrapped(names: str, indent: int = 31) -> str:
+    return textwrap.fill(names, 72).replace("\n", "\n" + " " * indent)
 
 
 def _fail(message: str, code: int = 2) -> int:
