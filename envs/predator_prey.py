@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvff.envs.checks import whole
 from jaxvff.types import Array, Codec, Env, EnvSpec, Outcome, Segment, UserError, View
 
 # Actions, in the reference's order: right, down, left and up, then these.
@@ -69,11 +70,11 @@ def make(
     6.1; rules as in src/envs/stag_hunt/stag_hunt.py of WQMIX (commit 1d140d8). Son et al. (2019)
     have a relative of it, with other rewards.
     """
-    _check_whole("n_agents", n_agents, CATCHERS)
-    _check_whole("n_prey", n_prey, 1)
-    _check_whole("size", size, 2, MAX_SIZE)
-    _check_whole("radius", radius, 1, size)
-    _check_whole("time_limit", time_limit, 1)
+    whole("n_agents", n_agents, CATCHERS)
+    whole("n_prey", n_prey, 1)
+    whole("size", size, 2, MAX_SIZE)
+    whole("radius", radius, 1, size)
+    whole("time_limit", time_limit, 1)
     if isinstance(penalty, bool) or not isinstance(penalty, int | float):
         raise UserError(f"env.penalty={penalty!r} must be a number, 0 or below, such as -2")
     if not -np.inf < penalty <= 0:
@@ -85,14 +86,6 @@ def make(
             f"env.size={int(np.ceil(np.sqrt(n_agents + n_prey)))} or more"
         )
     return _env(n_agents, n_prey, Board(size, radius), time_limit, float(penalty))
-
-
-def _check_whole(name: str, value: Any, low: int, high: float = np.inf) -> None:
-    """A UserError unless `value` is a whole number within [low, high]."""
-    if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
-        return
-    upto = "or more" if high == np.inf else f"to {high}"
-    raise UserError(f"env.{name}={value!r} must be a whole number, {low} {upto}; try {low}")
 
 
 class Board:

@@ -80,8 +80,8 @@ of each sweep value, and says how they ended. SMAX, MPE, overcooked and football
 """
 
 REPRODUCE = """\
-usage: jaxvff reproduce table1|smax|smax_cpu|random_games|beyond [key=value ...]
-       jaxvff reproduce table1|smax|smax_cpu|random_games|beyond resume=<run folder>
+usage: jaxvff reproduce table1|smax|smax_cpu|random_games|beyond|contextual|steps [key=value ...]
+       jaxvff reproduce <the same> resume=<run folder>
 
 table1: trains NM-QMIX, QMIX, VDN, QPLEX, QTRAN, Qatten, CW-QMIX and OW-QMIX on Games A and B for
 256 seeds each and prints rates with intervals, the paper's own table beside them. Writes
@@ -94,6 +94,8 @@ random_games: nine methods at three exploration levels on 1,000 random 3x3 games
 
 beyond: the two ordered methods beside all others, 512 seeds, on Games A and B, their negatives,
 climbing, penalty and random 3x3 games with uniform exploration; rates.png.
+contextual: the same methods on 192 games a seed, told apart by features. steps: on games of several
+steps and predator-prey, for a GPU or a night.
 
 smax_cpu: nine methods on 3m, five seeds each; over two hours on a CPU.
 """
