@@ -12,5 +12,5 @@ def whole(name: str, value: Any, low: int, high: int | None = None) -> int:
     good = isinstance(value, int) and not isinstance(value, bool) and value >= low
     if good and (high is None or value <= high):
         return value
-    span = f"{low} or more" if high is None else f"from {low} to {high}"
-    raise UserError(f"env.{name}={value!r} must be a whole number, {span}")
+    span = f"{low} or more" if high is None else f"{low} to {high}"
+    raise UserError(f"env.{name}={value!r} must be a whole number, {span}; try {low}")

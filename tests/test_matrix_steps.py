@@ -181,7 +181,7 @@ def test_the_codec_rebuilds_segments_bit_for_bit(options: dict, n_slots: int) ->
     [
         ({"game": "three_step"}, "choose one of two_step, maven, chain"),
         ({"game": "two_step", "length": 3}, "leave env.length out"),
-        ({"game": "maven", "length": 1}, "env.length=1 must be a whole number, from 2 to 500"),
+        ({"game": "maven", "length": 1}, "env.length=1 must be a whole number, 2 to 500"),
         ({"game": "chain", "length": 501}, "env.length=501"),
         ({"game": "chain", "length": 2.5}, "env.length=2.5"),
         ({"game": "chain", "length": True}, "env.length=True"),
