@@ -154,10 +154,14 @@ def test_too_many_faults_stop_a_run_with_a_checkpoint(tmp_path: Path) -> None:
 
 
 PARENT = """
+    import signal
+
     from jaxvff.bridge.pool import Pool
     from tests.hosts import play, toy_game
 
     if __name__ == "__main__":
+        # A shell that runs the tests in the background has told all of them to ignore Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         with Pool(toy_game(pause=0.01), 4, [0]) as pool:
             print(*pool.pids, flush=True)
             while True:
