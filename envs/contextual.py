@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvff.envs.checks import whole
-from jaxvff.envs.matrix import GAMES
+from jaxvff.envs.matrix import GAMES, one_step_plays
 from jaxvff.types import Array, Codec, Env, EnvSpec, Outcome, Segment, UserError, View
 
 MIXED = ("a", "b", "random")  # a third of the contexts each
@@ -161,26 +161,17 @@ def _env(spec: EnvSpec, contexts: Contexts) -> Env:
 
 def _codec(spec: EnvSpec, observe: Any) -> Codec:
     """Ten bytes a slot for two agents; observations and state come from the context."""
-    dtype = jnp.uint8 if spec.n_actions <= 256 else jnp.uint16
 
     def pack(segment: Segment) -> Stored:
-        return Stored(segment.state[:, 0], segment.action.astype(dtype), segment.reward)
+        action = segment.action.astype(spec.action_dtype)
+        return Stored(segment.state[:, 0], action, segment.reward)
 
     def unpack(stored: Stored, params: Contexts) -> Segment:
-        final = np.arange(len(stored.reward)) % 2 == 1  # slots alternate: the step, its result
-        # A last slot without a successor is cut by the segment's end: no transition.
-        mask = ~final & (np.arange(len(final)) < len(final) - 1)
         context = jnp.argmax(stored.feature[:, None] == params.features[:, 0], axis=1)
-        steps = jax.vmap(observe, (0, None))(State(context, jnp.asarray(final)), params)
-        return Segment(
-            obs=steps.obs,
-            state=steps.state,
-            avail=steps.avail,
-            action=stored.action.astype(jnp.int32),
-            reward=stored.reward,
-            terminated=jnp.asarray(mask),
-            is_first=jnp.asarray(~final),
-            mask=jnp.asarray(mask),
+        return one_step_plays(
+            lambda final: jax.vmap(observe, (0, None))(State(context, jnp.asarray(final)), params),
+            stored.action,
+            stored.reward,
         )
 
     return Codec(pack, unpack)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import yaml
 
+from jaxvff.envs.checks import whole
 from jaxvff.types import Array, Codec, Env, EnvSpec, Outcome, Segment, UserError, View
 
 GAMES: dict[str, list] = {
@@ -112,10 +114,9 @@ def _read(path: Path) -> Any:
 
 
 def _random(n_agents: int, n_actions: int, game_seed: int) -> np.ndarray:
-    sizes = {"n_agents": (n_agents, 2), "n_actions": (n_actions, 2), "game_seed": (game_seed, 0)}
-    for name, (value, low) in sizes.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < low:
-            raise UserError(f"env.{name}={value!r} must be a whole number, {low} or more")
+    whole("n_agents", n_agents, 2)
+    whole("n_actions", n_actions, 2)
+    whole("game_seed", game_seed, 0)
     if n_agents * np.log(n_actions) > np.log(MAX_CELLS):
         raise UserError(
             f"env.n_actions={n_actions} to the power env.n_agents={n_agents} exceeds {MAX_CELLS} "
@@ -153,26 +154,16 @@ def _codec(spec: EnvSpec, observe: Any) -> Codec:
     The rest is the same for every sample, so a batch computes its utilities and hypernetworks
     once instead of once per sample.
     """
-    dtype = jnp.uint8 if spec.n_actions <= 256 else jnp.uint16
 
     def pack(segment: Segment) -> tuple[Array, Array]:
-        return segment.action.astype(dtype), segment.reward
+        return segment.action.astype(spec.action_dtype), segment.reward
 
     def unpack(stored: tuple[Array, Array], params: Array) -> Segment:
         action, reward = stored
-        final = np.arange(len(reward)) % 2 == 1  # slots alternate: the step, what it led to
-        steps = jax.vmap(observe, (0, None))(jnp.asarray(final, jnp.int32), params)
-        # A last slot without a successor is cut by the segment's end: no transition.
-        mask = ~final & (np.arange(len(reward)) < len(reward) - 1)
-        return Segment(
-            obs=steps.obs,
-            state=steps.state,
-            avail=steps.avail,
-            action=action.astype(jnp.int32),
-            reward=reward,
-            terminated=jnp.asarray(mask),
-            is_first=jnp.asarray(~final),
-            mask=jnp.asarray(mask),
+        return one_step_plays(
+            lambda final: jax.vmap(observe, (0, None))(jnp.asarray(final, jnp.int32), params),
+            action,
+            reward,
         )
 
     def merge(stored: tuple[Array, Array], params: Array) -> Any:
@@ -191,3 +182,27 @@ def _codec(spec: EnvSpec, observe: Any) -> Codec:
         return (jnp.asarray(np.stack([joint, last], axis=1)), rewards), count, example
 
     return Codec(pack, unpack, merge)
+
+
+def one_step_plays(observe: Callable[[np.ndarray], View], action: Array, reward: Array) -> Segment:
+    """The segment of a one-step game, whose slots alternate: the step, and what it led to.
+
+    Args:
+      observe: which of T slots are final `[T]` bool -> what is seen in each, leaves `[T, ...]`.
+      action: `[T, A]`, as it was stored.
+      reward: `[T]`.
+    """
+    final = np.arange(len(reward)) % 2 == 1
+    # A last slot without a successor is cut by the segment's end: no transition.
+    mask = jnp.asarray(~final & (np.arange(len(reward)) < len(reward) - 1))
+    seen = observe(final)
+    return Segment(
+        obs=seen.obs,
+        state=seen.state,
+        avail=seen.avail,
+        action=action.astype(jnp.int32),
+        reward=reward,
+        terminated=mask,
+        is_first=jnp.asarray(~final),
+        mask=mask,
+    )

@@ -156,6 +156,10 @@ def search(
     offset_key, key = jax.random.split(recall.key)
     spread = jnp.arange(count) * n // count  # evenly, from a random offset: each slot as likely
     slots = (jax.random.randint(offset_key, (), 0, n) + spread) % n
+    # All of them in order: a drawn place would make what samples share different for each.
+    slots = jnp.arange(n) if count == n else slots
+    # Before the search, not after: nothing in it needs a derivative.
+    params, values = jax.lax.stop_gradient((params, values))
     tolerance = RESOLUTION * recall.drift
 
     def one(slot: Array, key: Array) -> tuple[Array, Array]:
@@ -172,7 +176,7 @@ def search(
         )  # fmt: skip
         return best, wanted_utilities(table.responses(best), best, avail)
 
-    found, wanted = jax.lax.stop_gradient(jax.vmap(one)(slots, jax.random.split(key, count)))
+    found, wanted = jax.vmap(one)(slots, jax.random.split(key, count))
     nothing = jnp.full(values.q.shape, jnp.nan)
     return recall.elite.at[slots].set(found), nothing.at[slots].set(wanted)
 

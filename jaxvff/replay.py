@@ -90,7 +90,7 @@ class Elites(NamedTuple):
 def no_elites(spec: EnvSpec, capacity: int, n_slots: int) -> Elites:
     """Elites of an empty replay."""
     shape = (capacity, n_slots, spec.n_agents)
-    return Elites(jnp.zeros(shape, action_dtype(spec)), jnp.array(0, jnp.int32), jnp.array(0.0))
+    return Elites(jnp.zeros(shape, spec.action_dtype), jnp.array(0, jnp.int32), jnp.array(0.0))
 
 
 class Placed(NamedTuple):
@@ -100,16 +100,11 @@ class Placed(NamedTuple):
     place: Array  # [] int
 
 
-def action_dtype(spec: EnvSpec) -> Any:
-    """The smallest unsigned integer that holds an action."""
-    return jnp.uint8 if spec.n_actions <= 256 else jnp.uint16
-
-
 def plain_codec(spec: EnvSpec) -> Codec:
     """Every field as it is, actions in the smallest unsigned integer that holds them."""
 
     def pack(segment: Segment) -> Segment:
-        return segment._replace(action=segment.action.astype(action_dtype(spec)))
+        return segment._replace(action=segment.action.astype(spec.action_dtype))
 
     def unpack(stored: Segment, params: object) -> Segment:
         return stored._replace(action=stored.action.astype(jnp.int32))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 Array = jax.Array
 Params = Any  # a pytree of arrays
@@ -31,6 +32,11 @@ class EnvSpec(NamedTuple):
     state_size: int
     episode_limit: int  # env steps
     agent_state_size: int = 0  # the state starts with A blocks of so many entries; 0: it does not
+
+    @property
+    def action_dtype(self) -> Any:
+        """The smallest unsigned integer that holds an action: what replay stores."""
+        return jnp.uint8 if self.n_actions <= 256 else jnp.uint16
 
 
 class View(NamedTuple):
