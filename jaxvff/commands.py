@@ -84,7 +84,7 @@ def _reproduce(overrides: list[str]) -> int:
         folder = Path(options["resume"])
         _, groups = experiment.old_run(folder, command, extra)
     else:
-        folder, groups = experiment.new_run(presets.overrides(name, extra), command)
+        folder, groups = experiment.new_run(*presets.overrides(name, extra), command=command)
     console = Console()
     results, complete = _execute(console, folder, groups, resume="resume" in options)
     records = write_results(folder, results)

@@ -39,9 +39,9 @@ class Result(NamedTuple):
     lanes: int  # of its whole group
 
 
-def new_run(overrides: list[str], command: str = "train") -> tuple[Path, list[Group]]:
-    """Plan a run and make its folder, which says how to repeat it."""
-    groups = plan(overrides)
+def new_run(*parts: list[str], command: str = "train") -> tuple[Path, list[Group]]:
+    """Plan a run, of a part or more, and make its folder, which says how to repeat it."""
+    groups = [group for part in parts for group in plan(part)]
     first = groups[0].config
     sinks.check(first)
     memory.check(groups)
@@ -51,7 +51,7 @@ def new_run(overrides: list[str], command: str = "train") -> tuple[Path, list[Gr
     else:
         folder = Path(first.run_dir)
     make_folder(folder)
-    write_text(folder / RUN_FILE, yaml.safe_dump({"command": command, "overrides": overrides}))
+    write_text(folder / RUN_FILE, yaml.safe_dump({"command": command, "parts": list(parts)}))
     return folder, groups
 
 
@@ -86,15 +86,15 @@ def old_run(
             )
     try:
         saved = yaml.safe_load((folder / RUN_FILE).read_text())
-        made_by, overrides = saved["command"], list(saved["overrides"])
+        made_by, parts = saved["command"], [list(part) for part in saved["parts"]]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"{folder} is no run folder: it has no readable {RUN_FILE}") from error
     if command not in (None, made_by):
         raise UserError(f"{folder} is of another command; use jaxvff {made_by} resume={folder}")
-    groups = plan([*overrides, *(extra or [])])
+    parts = [[*part, *(extra or [])] for part in parts]
+    groups = [group for part in parts for group in plan(part)]
     if extra:  # only what could be planned is written down
-        record = {"command": made_by, "overrides": [*overrides, *extra]}
-        write_text(folder / RUN_FILE, yaml.safe_dump(record))
+        write_text(folder / RUN_FILE, yaml.safe_dump({"command": made_by, "parts": parts}))
     return made_by, groups
 
 

@@ -19,8 +19,7 @@ from jaxvff.losses import Model, Values
 from jaxvff.search import best_joint_action
 from jaxvff.types import Array, Hyper, Metrics, Params, Segment
 
-# Wanted between utilities: the best action leads by MARGIN, the worst response is SPREAD below.
-MARGIN, SPREAD = 3.0, 9.0
+SPREAD = 3.0  # margins by which the worst response is below one that costs nothing
 HOLD = 0.1  # weight of a slot whose utilities agree with the search: those that found better decide
 RESOLUTION = 1.0  # a difference of the joint value below so many of its drifts decides nothing
 
@@ -58,29 +57,16 @@ class Ordered(NamedTuple):
 
 
 def joint(
-    order_weight: float = 0.01, restarts: int = 2, sweeps: int = 1, search_fraction: float = 1.0
+    order_weight: float = 0.1,
+    margin: float = 0.1,
+    restarts: int = 2,
+    sweeps: int = 1,
+    search_fraction: float = 1.0,
 ) -> Loss:
-    """Squared TD error of the joint value + order_weight · ordering loss of the utilities."""
-    budget = Budget(restarts, sweeps, search_fraction)
+    """Squared TD error of the joint value + order_weight · ordering loss of the utilities.
 
-    def loss(
-        model: Model, params: Params, target_params: Params, segment: Segment, hyper: Hyper,
-        recall: Recall,
-    ) -> tuple[Array, Metrics, Array]:  # fmt: skip
-        x = _ordered(model, params, target_params, segment, hyper, recall, budget)
-        return 0.5 * x.error**2 + order_weight * x.order, x.metrics, x.found
-
-    return loss
-
-
-def nmqmix(
-    order_weight: float = 1.0, restarts: int = 2, sweeps: int = 1, search_fraction: float = 1.0
-) -> Loss:
-    """NM-QMIX whose order is given: TD of Q_tot, TD of the judge that is searched, and ordering.
-
-    Where the greedy joint action is the one found, by half a margin or more, this is NM-QMIX.
-    Elsewhere the utilities enter Q_tot without their gradient, so that the fit cannot hold back
-    their order.
+    The margin is small, since nothing reads these utilities but argmax: what has been found is
+    followed in a few updates, also where the learning rate is near its end.
     """
     budget = Budget(restarts, sweeps, search_fraction)
 
@@ -88,9 +74,34 @@ def nmqmix(
         model: Model, params: Params, target_params: Params, segment: Segment, hyper: Hyper,
         recall: Recall,
     ) -> tuple[Array, Metrics, Array]:  # fmt: skip
-        x = _ordered(model, params, target_params, segment, hyper, recall, budget)
+        x = _ordered(model, params, target_params, segment, hyper, recall, budget, margin)
+        return 0.5 * x.error**2 + order_weight * x.order, x.metrics, x.found
+
+    return loss
+
+
+def nmqmix(
+    order_weight: float = 1.0,
+    margin: float = 3.0,
+    restarts: int = 2,
+    sweeps: int = 1,
+    search_fraction: float = 1.0,
+) -> Loss:
+    """NM-QMIX whose order is given: TD of Q_tot, TD of the judge that is searched, and ordering.
+
+    Where the greedy joint action is the one found, by half a margin or more, this is NM-QMIX.
+    Elsewhere the utilities enter Q_tot without their gradient, so that the fit cannot hold back
+    their order. The margin is large: Q_tot is made of these utilities, and has to tell them apart.
+    """
+    budget = Budget(restarts, sweeps, search_fraction)
+
+    def loss(
+        model: Model, params: Params, target_params: Params, segment: Segment, hyper: Hyper,
+        recall: Recall,
+    ) -> tuple[Array, Metrics, Array]:  # fmt: skip
+        x = _ordered(model, params, target_params, segment, hyper, recall, budget, margin)
         q = x.online.q
-        settled = jnp.all(lead(q, x.found, segment.avail) > MARGIN / 2, axis=-1)
+        settled = jnp.all(lead(q, x.found, segment.avail) > margin / 2, axis=-1)
         q = jnp.where(settled[:, None, None], q, jax.lax.stop_gradient(q))
         gated = x.online._replace(q=q)
         q_tot = losses.mix(model, params["mixer"], gated, segment.action, segment)
@@ -109,11 +120,12 @@ def _ordered(
     hyper: Hyper,
     recall: Recall,
     budget: Budget,
+    margin: float,
 ) -> Ordered:
     online = losses.utilities(model, params["utility"], segment)
     target = losses.utilities(model, target_params["utility"], segment)
     found, wanted = search(model, params["mixer"], online, segment, recall, budget)
-    order = order_loss(online.q, wanted, found, segment.avail)
+    order = order_loss(online.q, margin * wanted, found, segment.avail)
 
     def judge(params: Params, values: Values, action: Array) -> Array:
         return losses.mix(model, params["mixer"], values, action, segment, "judge")
@@ -149,7 +161,7 @@ def search(
     Returns:
       The best joint actions known, `[T, A]`: those found, and the elites of slots that were not
       searched (the last one never is: it is no transition). And what the utilities should be, up to
-      a constant of each agent, `[T, A, U]`: NaN where nothing was searched.
+      a constant of each agent, in margins, `[T, A, U]`: NaN where nothing was searched.
     """
     n = len(segment.mask) - 1
     count = max(1, round(budget.fraction * n))
@@ -182,9 +194,9 @@ def search(
 
 
 def wanted_utilities(response: Array, best: Array, avail: Array) -> Array:
-    """What the utilities should be, up to a constant of each agent: `[A, U]`.
+    """What the utilities should be, up to a constant of each agent, in margins: `[A, U]`.
 
-    0 for an agent's action in u, and -(MARGIN + SPREAD · loss) for another one, where loss in
+    0 for an agent's action in u, and -(1 + SPREAD · loss) for another one, where loss in
     [0, 1] is what the team loses by that change alone, in shares of the worst such change.
 
     Args:
@@ -196,7 +208,7 @@ def wanted_utilities(response: Array, best: Array, avail: Array) -> Array:
     loss = jnp.where(avail, jnp.maximum(taken - response, 0), 0)
     loss = loss / (jnp.max(loss) + 1e-6)
     is_best = jax.nn.one_hot(best, response.shape[-1], dtype=bool)
-    return jnp.where(is_best, 0.0, -(MARGIN + SPREAD * loss))
+    return jnp.where(is_best, 0.0, -(1 + SPREAD * loss))
 
 
 def order_loss(q: Array, wanted: Array, found: Array, avail: Array) -> Array:
@@ -204,7 +216,7 @@ def order_loss(q: Array, wanted: Array, found: Array, avail: Array) -> Array:
 
     Args:
       q: utilities `[T, A, U]`.
-      wanted: from `search`; 0 is returned where it is NaN.
+      wanted: what they should be, `[T, A, U]`; 0 is returned where it is NaN.
       found: from `search`.
       avail: `[T, A, U]` bool.
     """

@@ -66,7 +66,8 @@ def score(table: Table, payoff: Array) -> Metrics:
       payoff: the true one, `[U] * A`.
 
     Returns:
-      Scalars max_error (NaN if any value is), and the bools fit (every payoff within
+      Scalars max_error (NaN if any value is), regret (the largest payoff less the one earned, NaN
+      where no joint action is decided), and the bools fit (every payoff within
       FIT_TOLERANCE), optimal (the joint greedy action earns the largest payoff) and both.
     """
     best = jnp.max(table.utilities, axis=-1, keepdims=True)
@@ -74,9 +75,11 @@ def score(table: Table, payoff: Array) -> Metrics:
     decided = jnp.all(unique) & jnp.all(jnp.isfinite(table.utilities))
     earned = payoff[tuple(jnp.argmax(table.utilities, axis=-1))]
     optimal = decided & (earned == jnp.max(payoff))
+    regret = jnp.where(decided, jnp.max(payoff) - earned, jnp.nan)
     max_error = jnp.max(jnp.abs(table.q_tot - payoff))  # max propagates NaN
     fit = max_error < FIT_TOLERANCE
-    return {"max_error": max_error, "fit": fit, "optimal": optimal, "both": fit & optimal}
+    rates = {"fit": fit, "optimal": optimal, "both": fit & optimal}
+    return {"max_error": max_error, "regret": regret, **rates}
 
 
 def wilson(successes: int, n: int) -> Rate:

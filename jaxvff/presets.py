@@ -18,8 +18,11 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def overrides(name: str, extra: list[str]) -> list[str]:
+def overrides(name: str, extra: list[str]) -> list[list[str]]:
     """A preset's overrides with the user's in place of those of the same key.
+
+    Returns:
+      A list of overrides for each of the preset's `parts`, which share its `overrides`.
 
     Raises:
       UserError: an unknown preset, or a key that makes the preset what it is (`fixed` there).
@@ -30,4 +33,5 @@ def overrides(name: str, extra: list[str]) -> list[str]:
     fixed = preset.get("fixed", [])
     if other := [k for k in mine if any(k == f or k.startswith(f"{f}.") for f in fixed)]:
         raise UserError(f"{min(other)}= is no part of {name}; train takes it")
-    return [text for text in preset["overrides"] if text.split("=", 1)[0] not in mine] + extra
+    parts = [[*preset["overrides"], *part] for part in preset.get("parts", [[]])]
+    return [[t for t in part if t.split("=", 1)[0] not in mine] + extra for part in parts]

@@ -48,7 +48,7 @@ def record(result: Result) -> dict[str, Any]:
                 "q_tot": metrics["q_tot"][median],
                 "utilities": metrics["utilities"][median],
             },
-            "per_seed": {k: metrics[k] for k in ("max_error", *RATES)},
+            "per_seed": {k: metrics[k] for k in ("max_error", "regret", *RATES)},
         }
     else:
         out |= scores(result)

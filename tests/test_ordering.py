@@ -126,8 +126,8 @@ def test_the_table_that_is_searched_is_the_joint_value_that_learns(method: str) 
 def test_wanted_utilities_lead_by_a_margin_and_follow_the_responses() -> None:
     response = jnp.array([[5.0, 1.0, 3.0], [5.0, 5.0, -3.0]])
     wanted = ordering.wanted_utilities(response, jnp.array([0, 1]), jnp.ones((2, 3), bool))
-    m, s = ordering.MARGIN, ordering.SPREAD
-    np.testing.assert_allclose(wanted, [[0, -m - s / 2, -m - s / 4], [-m, 0, -m - s]], rtol=1e-5)
+    s = ordering.SPREAD
+    np.testing.assert_allclose(wanted, [[0, -1 - s / 2, -1 - s / 4], [-1, 0, -1 - s]], rtol=1e-5)
 
 
 def test_the_ordering_loss_is_zero_at_what_is_wanted_whatever_is_added_to_an_agent() -> None:
