@@ -37,7 +37,7 @@ def _measure(group: Group, program: train.Program, seconds: float) -> dict[str, 
     advance = program.compile(carry, lane)
     compile_s = time.perf_counter() - began
     sizes = {
-        "state_bytes": replay.nbytes(carry.state._replace(key=())) // group.n_lanes,
+        "state_bytes": replay.nbytes(carry.state) // group.n_lanes,
         "replay_bytes": replay.nbytes(carry.state.replay) // group.n_lanes,
     }
 

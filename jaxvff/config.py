@@ -80,6 +80,7 @@ class Config:
     epsilon_end: float = within(0.05, 0, 1)
     epsilon_steps: int = within(5_000, 1)  # env steps from start to end, linear
     temperature: float = within(1.0, 0, open_=True)  # of explore=softmax
+    act_search: float = within(0.0, 0, 1)  # share of steps that play what a search finds
     bonus: str = one_of("none", BONUSES)  # exploration bonus, added when segments are sampled
     bonus_beta: float = within(0.1, 0)  # its factor; the bonus is in standard deviations
     rnd_dim: int = within(64, 1)  # width of RND's networks
@@ -101,12 +102,7 @@ class Config:
         for f in dataclasses.fields(self):
             check_field(f, getattr(self, f.name))
         check_method(self.method)
-        if self.target == "search" and not METHODS[self.method["name"]].searches:
-            able = ", ".join(name for name, method in METHODS.items() if method.searches)
-            raise UserError(
-                f"target=search needs a method that searches, {able}; {self.method['name']} takes "
-                "target=double"
-            )
+        self._check_search()
         if self.batch_size > self.buffer_size:
             raise UserError(
                 f"batch_size={self.batch_size} is larger than buffer_size={self.buffer_size} can "
@@ -130,6 +126,20 @@ class Config:
                 f"total_steps={self.total_steps} is less than one collection, n_envs · "
                 f"(segment_length - 1) = {self.steps_per_iteration} env steps; raise it"
             )
+
+    def _check_search(self) -> None:
+        if METHODS[self.method["name"]].searches:
+            return
+        for key, asked, instead in (
+            ("target", self.target == "search", "target=double"),
+            ("act_search", self.act_search > 0, "act_search=0"),
+        ):
+            if asked:
+                able = ", ".join(name for name, method in METHODS.items() if method.searches)
+                raise UserError(
+                    f"{key}={getattr(self, key)} needs a method that searches, {able}; "
+                    f"{self.method['name']} takes {instead}"
+                )
 
     @property
     def steps_per_iteration(self) -> int:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxvff import losses, targets
 from jaxvff.explore import greedy, masked
 from jaxvff.losses import Model, Values
+from jaxvff.rollout import Revise
 from jaxvff.search import best_joint_action
 from jaxvff.types import Array, Hyper, Metrics, Params, Segment
 
@@ -40,9 +41,9 @@ class Recall(NamedTuple):
 class Budget(NamedTuple):
     """What a search may cost."""
 
-    restarts: int  # random joint actions to start from, beside the greedy one and two elites
-    sweeps: int  # turns of each agent
-    fraction: float  # of the slots of a segment
+    restarts: int = 2  # random joint actions to start from, beside the greedy one and elites
+    sweeps: int = 1  # turns of each agent
+    fraction: float = 1.0  # of the slots of a segment
 
 
 class Ordered(NamedTuple):
@@ -191,6 +192,32 @@ def search(
     found, wanted = jax.vmap(one)(slots, jax.random.split(key, count))
     nothing = jnp.full(values.q.shape, jnp.nan)
     return recall.elite.at[slots].set(found), nothing.at[slots].set(wanted)
+
+
+def seeking(model: Model, params: Any, share: float, budget: Budget) -> Revise:
+    """The joint action that a search finds, instead of a `share` of those that agents pick.
+
+    What Q thinks too well of is tried, and what it does not know yet is not only met by chance.
+
+    Args:
+      model: networks.
+      params: of the mixer.
+      share: of the steps.
+      budget: restarts and sweeps of the search, which begins at the greedy joint action.
+    """
+
+    def revise(
+        state: Array, key: Array, action: Array, q: Array, avail: Array, features: Array
+    ) -> Array:
+        coin, key = jax.random.split(key)
+        table: Any = model.mixer.apply(params, features, state, method="table")
+        found = best_joint_action(
+            table, q, avail, greedy(q, avail)[None], jnp.zeros(()), key,
+            restarts=budget.restarts, sweeps=budget.sweeps,
+        )  # fmt: skip
+        return jnp.where(jax.random.bernoulli(coin, share), found, action)
+
+    return revise
 
 
 def wanted_utilities(response: Array, best: Array, avail: Array) -> Array:

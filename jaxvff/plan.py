@@ -18,7 +18,7 @@ from jaxvff import config, train
 from jaxvff.config import Config
 from jaxvff.envs import ENVS
 from jaxvff.options import bind_env
-from jaxvff.types import Env, UserError
+from jaxvff.types import Env, HostEnv, UserError
 
 # Where results go, as if they went nowhere: it decides neither a number nor a program.
 OUTPUT: dict[str, Any] = {"run_dir": None, "tensorboard": False, "wandb": None}
@@ -159,7 +159,12 @@ def _signature(value: Value) -> Any:
     return repr((static, value.env.signature, shapes))
 
 
-def _check_env(one: Config, env: Env) -> None:
+def _check_env(one: Config, env: Env | HostEnv) -> None:
+    if one.act_search > 0 and isinstance(env, HostEnv):
+        raise UserError(
+            f"act_search={one.act_search} needs games on the device; {one.env['kind']} runs on the "
+            "host and takes act_search=0"
+        )
     longest = env.spec.episode_limit + 1
     if longest == 2 and one.segment_length != 2:
         raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,8 @@ from jaxvff.scan import scan
 from jaxvff.types import Array, Env, Episodes, Outcome, Params, Segment, View
 
 Act = Callable[[Array, Array, Array], Array]  # (key, q[A, U], avail[A, U]) -> action[A]
+# (state[S], key, the action[A] picked, q[A, U], avail[A, U], features[A, H]) -> action[A]
+Revise = Callable[[Array, Array, Array, Array, Array, Array], Array]
 
 
 class Player(NamedTuple):
@@ -23,6 +26,7 @@ class Player(NamedTuple):
     act: Act
     params: Params  # of the utility networks
     env_params: Any
+    revise: Revise | None = None  # what the team does instead, knowing the state
 
 
 class Memory(NamedTuple):
@@ -66,6 +70,7 @@ def decide(
     avail: Array,
     is_first: Array,
     key: Array,
+    revise: Callable[[Array, Array, Array, Array, Array], Array] | None = None,
 ) -> Memory:
     """What a team does after `obs[A, O]`, with `avail[A, U]`: the memory that holds the actions.
 
@@ -78,19 +83,24 @@ def decide(
       avail: available actions.
       is_first: `[]` bool, the start of an episode.
       key: PRNG key.
+      revise: a Revise of this state.
     """
     inputs = utility.inputs(obs, memory.last_action, is_first)
-    hidden, q, _ = utility.step(params, memory.hidden, inputs)
-    return Memory(hidden, act(key, q, avail).astype(jnp.int32))
+    hidden, q, features = utility.step(params, memory.hidden, inputs)
+    action = act(key, q, avail)
+    if revise is not None:
+        action = revise(jax.random.fold_in(key, 1), action, q, avail, features)
+    return Memory(hidden, action.astype(jnp.int32))
 
 
 def advance(player: Player, play: Play, key: Array) -> tuple[Play, View, Array, Outcome]:
     """Observe, act, and step: `(the play after that, what was seen, the action, the outcome)`."""
     act_key, step_key = jax.random.split(key)
     view = player.env.observe(play.env_state, player.env_params)
+    revise = player.revise and partial(player.revise, view.state)
     memory = decide(
         player.utility, player.act, player.params, play.memory, view.obs, view.avail,
-        play.length == 0, act_key,
+        play.length == 0, act_key, revise,
     )  # fmt: skip
     action = memory.last_action
     env_state, outcome = player.env.step(step_key, play.env_state, action, player.env_params)

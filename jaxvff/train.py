@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvff import evaluate, explore, learner, payoff, rollout, sharding
+from jaxvff import evaluate, explore, learner, ordering, payoff, replay, rollout, sharding
 from jaxvff.config import Config
 from jaxvff.losses import Model
 from jaxvff.nets import Utility
@@ -21,7 +21,8 @@ from jaxvff.types import Array, Env, HostEnv, Hyper, Metrics, TrainState, UserEr
 # LLVM's effort on a CPU. Initialisation runs once: compiling it at 0 takes a third of the time; for
 # the training loop 1 is as fast as the default and compiles in 70 % of the time (docs/design.md).
 CPU_EFFORT = {"init": 0, "advance": 1}
-SUBCHUNK_S = 0.5  # wall-clock between two looks at the progress bar and at Ctrl-C
+SUBCHUNK_S = (0.5, 10.0)  # wall-clock between two looks at the progress bar and at Ctrl-C
+COPIED = 2.5e9  # bytes/s of lanes' state that a call takes in and gives back, on two cores
 
 
 class Lane(NamedTuple):
@@ -161,7 +162,12 @@ def iterate(
     def act(key: Array, q: Array, avail: Array) -> Array:
         return explore.EXPLORERS[config.explore](key, q, avail, lane.hyper, state.env_steps)
 
-    player = Player(env, learn.model.utility, act, state.params["utility"], lane.env_params)
+    revise = None
+    if config.act_search > 0:
+        asked = {k: v for k, v in config.method.items() if k in ("restarts", "sweeps")}
+        mixer, share = state.params["mixer"], config.act_search
+        revise = ordering.seeking(learn.model, mixer, share, ordering.Budget(**asked))
+    player = Player(env, learn.model.utility, act, state.params["utility"], lane.env_params, revise)
     key, *keys = jax.random.split(state.key, config.n_envs + 1)
     segments, episodes = jax.vmap(lambda k: rollout.on_device(player, k, config.segment_length))(
         jnp.stack(keys)
@@ -243,12 +249,15 @@ def run(
       lane: the lanes.
       start: iterations done before.
       save_every: iterations between items that are there to be saved; 0: none.
-      stop_early: asked about twice a second.
+      stop_early: asked about twice a second, in large runs every ten seconds.
       on_progress: told the iterations done, as often.
     """
     config, began = program.config, time.perf_counter()
     interval = config.iterations(config.eval_interval)
     iteration, chunk = start, 1
+    # However little a call does, it copies the state of all lanes: that has to stay a tenth of it.
+    copying = replay.nbytes(carry) / COPIED
+    wanted = min(max(SUBCHUNK_S[0], 10 * copying), SUBCHUNK_S[1])
     while iteration < config.n_iterations:
         stops = [(iteration // n + 1) * n for n in (interval, save_every) if n]
         goal = min(*stops, config.n_iterations)
@@ -258,7 +267,7 @@ def run(
             carry = jax.block_until_ready(program.advance(carry, lane, iteration, stop))
             elapsed = time.perf_counter() - called
             if iteration > start:  # the first call compiles
-                chunk = max(1, round((stop - iteration) * min(SUBCHUNK_S / elapsed, 8)))
+                chunk = max(1, round((stop - iteration) * min(wanted / elapsed, 8)))
             iteration = stop
             on_progress(iteration)
             if stop_early() and iteration < goal:

@@ -11,6 +11,7 @@ import pytest
 from jaxvff import cli
 from jaxvff.envs import hosted
 from jaxvff.envs.host import game
+from jaxvff.plan import plan
 from jaxvff.types import UserError
 
 GAMES = str(Path(__file__).parent / "games")
@@ -124,3 +125,9 @@ def test_the_users_environment_trains(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert cli.main(["train", *small]) == 0
     assert (folder / "curves.png").exists()
+
+
+def test_games_on_the_host_are_not_searched_while_they_are_played() -> None:
+    with pytest.raises(UserError, match="act_search=0"):
+        plan(["env=custom", "env.entry=foreign:Countdown", "env.time_limit=20",
+              "method=ordered_joint", "act_search=0.1"])  # fmt: skip

@@ -157,10 +157,11 @@ def test_elites_are_a_ring_that_only_gets_written_where_it_should() -> None:
     np.testing.assert_array_equal(better.action[:, 0, 0], [2, 2, 1, 9])
 
 
-def test_only_a_method_that_searches_bootstraps_on_a_search() -> None:
-    with pytest.raises(UserError, match="ordered_nmqmix"):
-        config.load(["method=qmix", "target=search"])
-    assert config.load(["method=ordered_joint", "target=search"]).target == "search"
+@pytest.mark.parametrize("asked", ["target=search", "act_search=0.1"])
+def test_only_a_method_that_searches_bootstraps_or_acts_on_a_search(asked: str) -> None:
+    with pytest.raises(UserError, match=rf"{asked} .* ordered_nmqmix"):
+        config.load(["method=qmix", asked])
+    config.load(["method=ordered_joint", asked])
 
 
 def trained(overrides: list[str]) -> dict[str, np.ndarray]:
@@ -183,6 +184,16 @@ def test_a_game_and_its_negative_are_both_solved(method: str, game: str) -> None
     assert metrics["optimal"].all()
     if method == "ordered_joint":
         assert metrics["fit"].all()
+
+
+@pytest.mark.slow
+def test_a_team_that_acts_on_its_search_earns_the_optimum_while_agents_explore() -> None:
+    earned = [
+        trained(["method=ordered_joint", "env=matrix/climbing", *SETTINGS, f"act_search={share}"])
+        for share in (0, 0.5)
+    ]
+    assert np.all(np.abs(earned[0]["train_return"] + 31 / 9) < 1)  # the mean of the table
+    assert np.all(earned[1]["train_return"] > 2)  # 11 in every other play
 
 
 @pytest.mark.slow
