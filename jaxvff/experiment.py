@@ -86,7 +86,9 @@ def old_run(
             )
     try:
         saved = yaml.safe_load((folder / RUN_FILE).read_text())
-        made_by, parts = saved["command"], [list(part) for part in saved["parts"]]
+        made_by, parts = saved["command"], saved["parts"]
+        if not all(isinstance(part, list) for part in parts):
+            raise TypeError(parts)
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise UserError(f"{folder} is no run folder: it has no readable {RUN_FILE}") from error
     if command not in (None, made_by):
