@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -160,7 +161,7 @@ def make(config: Config, env: Env | HostEnv) -> Learner:
         def objective(params: Any) -> tuple[Array, tuple[Metrics, Array, Any]]:
             return batch_loss(
                 model, loss, codec, params, state.target_params, sample, extra, env_params, hyper,
-                recall,
+                recall, config.search_fraction,
             )  # fmt: skip
 
         (value, aux), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
@@ -232,6 +233,7 @@ def batch_loss(
     env_params: Any,
     hyper: Hyper,
     recall: Recall | None = None,
+    search_fraction: float = 1.0,
 ) -> tuple[Array, tuple[Metrics, Array, Any]]:
     """The loss of a sample, averaged over its valid slots.
 
@@ -246,6 +248,7 @@ def batch_loss(
       env_params: the environment's traced parameters.
       hyper: traced hyper-parameters.
       recall: of a loss that searches, leaves `[B]`.
+      search_fraction: share of the segments that such a loss searches.
 
     Returns:
       The loss; the metrics; the mean absolute TD error `[B]` of each segment; of a loss that
@@ -266,8 +269,12 @@ def batch_loss(
         count = jnp.ones(n_sampled)
         if codec.merge is not None and extra is None:
             batch, count, example = codec.merge(batch, env_params)
-    recalls = () if recall is None else (jax.tree.map(lambda x: x[example], recall),)
-    mask, per_slot, metrics, *found = jax.vmap(one)(batch, extra, *recalls)  # [B, T]
+    if recall is None:
+        outcomes = jax.vmap(one)(batch, extra)  # [B, T]
+    else:
+        rows = (batch, extra, jax.tree.map(lambda x: x[example], recall))
+        outcomes = _searched(jax.vmap(one), rows, math.ceil(search_fraction * len(count)))
+    mask, per_slot, metrics, *found = outcomes
     whose = jnp.where(count > 0, example, n_sampled)
     # Weights lower what a segment adds; they do not shrink what it is divided by (PER, §3.4).
     n_valid = jnp.maximum(jnp.sum((count if sample.weight is None else 1) * mask.T), 1)
@@ -277,6 +284,20 @@ def batch_loss(
         return jnp.sum(count[:, None] * x) / n_valid
 
     return mean(per_slot), (jax.tree.map(mean, metrics), error, (whose, *found))
+
+
+def _searched(f: Callable[..., Any], rows: tuple[Any, Any, Recall], n_searched: int) -> Any:
+    """`f(*rows)`, with a search of `n_searched` rows only."""
+    n = len(rows[-1].drift)
+    if n_searched == n:
+        return f(*rows)
+    # Others in each update: a sample may have an order (joint actions, strata of priorities).
+    turn = jax.random.randint(cast(Array, rows[-1].key)[0], (), 0, n)
+    rows = jax.tree.map(lambda x: jnp.roll(x, turn, axis=0), rows)
+    *first, recall = jax.tree.map(lambda x: x[:n_searched], rows)
+    *rest, unsearched = jax.tree.map(lambda x: x[n_searched:], rows)
+    parts = f(*first, recall), f(*rest, unsearched._replace(key=None))
+    return jax.tree.map(lambda *x: jnp.roll(jnp.concatenate(x), -turn, axis=0), *parts)
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:

@@ -35,15 +35,14 @@ class Recall(NamedTuple):
     elite: Array  # [T, A] int, the best joint action known to each slot
     other: Array  # [T, A] int, the elites of another segment of the sample
     drift: Array  # [] how far a joint value moves between two syncs of the target network
-    key: Array
+    key: Array | None  # None: this segment is not searched
 
 
 class Budget(NamedTuple):
-    """What a search may cost."""
+    """What the search of a slot may cost."""
 
     restarts: int = 2  # random joint actions to start from, beside the greedy one and elites
     sweeps: int = 1  # turns of each agent
-    fraction: float = 1.0  # of the slots of a segment
 
 
 class Ordered(NamedTuple):
@@ -62,14 +61,13 @@ def joint(
     margin: float = 0.1,
     restarts: int = 2,
     sweeps: int = 1,
-    search_fraction: float = 1.0,
 ) -> Loss:
     """Squared TD error of the joint value + order_weight · ordering loss of the utilities.
 
     The margin is small, since nothing reads these utilities but argmax: what has been found is
     followed in a few updates, also where the learning rate is near its end.
     """
-    budget = Budget(restarts, sweeps, search_fraction)
+    budget = Budget(restarts, sweeps)
 
     def loss(
         model: Model, params: Params, target_params: Params, segment: Segment, hyper: Hyper,
@@ -86,7 +84,6 @@ def nmqmix(
     margin: float = 3.0,
     restarts: int = 2,
     sweeps: int = 1,
-    search_fraction: float = 1.0,
 ) -> Loss:
     """NM-QMIX whose order is given: TD of Q_tot, TD of the judge that is searched, and ordering.
 
@@ -94,7 +91,7 @@ def nmqmix(
     Elsewhere the utilities enter Q_tot without their gradient, so that the fit cannot hold back
     their order. The margin is large: Q_tot is made of these utilities, and has to tell them apart.
     """
-    budget = Budget(restarts, sweeps, search_fraction)
+    budget = Budget(restarts, sweeps)
 
     def loss(
         model: Model, params: Params, target_params: Params, segment: Segment, hyper: Hyper,
@@ -149,7 +146,7 @@ def _ordered(
 def search(
     model: Model, params: Any, values: Values, segment: Segment, recall: Recall, budget: Budget
 ) -> tuple[Array, Array]:
-    """Search a share of a segment's slots.
+    """Search a segment's slots.
 
     Args:
       model: networks and target rules.
@@ -164,13 +161,10 @@ def search(
       searched (the last one never is: it is no transition). And what the utilities should be, up to
       a constant of each agent, in margins, `[T, A, U]`: NaN where nothing was searched.
     """
+    nothing = jnp.full(values.q.shape, jnp.nan)
+    if recall.key is None:
+        return recall.elite, nothing
     n = len(segment.mask) - 1
-    count = max(1, round(budget.fraction * n))
-    offset_key, key = jax.random.split(recall.key)
-    spread = jnp.arange(count) * n // count  # evenly, from a random offset: each slot as likely
-    slots = (jax.random.randint(offset_key, (), 0, n) + spread) % n
-    # All of them in order: a drawn place would make what samples share different for each.
-    slots = jnp.arange(n) if count == n else slots
     # Before the search, not after: nothing in it needs a derivative.
     params, values = jax.lax.stop_gradient((params, values))
     tolerance = RESOLUTION * recall.drift
@@ -189,9 +183,8 @@ def search(
         )  # fmt: skip
         return best, wanted_utilities(table.responses(best), best, avail)
 
-    found, wanted = jax.vmap(one)(slots, jax.random.split(key, count))
-    nothing = jnp.full(values.q.shape, jnp.nan)
-    return recall.elite.at[slots].set(found), nothing.at[slots].set(wanted)
+    found, wanted = jax.vmap(one)(jnp.arange(n), jax.random.split(recall.key, n))
+    return recall.elite.at[:n].set(found), nothing.at[:n].set(wanted)
 
 
 def seeking(model: Model, params: Any, share: float, budget: Budget) -> Revise:

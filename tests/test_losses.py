@@ -22,6 +22,10 @@ ENV = Env(SPEC, (), None, None, None, "test")  # type: ignore[arg-type]  # its s
 SLOTS, BATCH = 9, 6
 
 
+ELITE = jnp.zeros((BATCH, SLOTS, SPEC.n_agents), jnp.int32)
+RECALL = Recall(ELITE, ELITE, jnp.zeros(BATCH), jax.random.split(jax.random.key(2), BATCH))
+
+
 @functools.cache
 def setup(name: str, *overrides: str):
     """`loss_and_grad(segments, params, target) -> (loss, grads)`, and random parameters."""
@@ -30,14 +34,12 @@ def setup(name: str, *overrides: str):
     model = learner.make_model(one, ENV)
     params, target = (learner.init_params(one, model, jax.random.key(k)) for k in (0, 1))
     hyper = jax.tree.map(jnp.float32, one.hyper())
-    elite = jnp.zeros((BATCH, SLOTS, SPEC.n_agents), jnp.int32)
-    recall = Recall(elite, elite, jnp.zeros(BATCH), jax.random.split(jax.random.key(2), BATCH))
 
     def f(segments: Segment, params=params, target=target):
         objective = lambda p: learner.batch_loss(
             model, bind_loss(one.method), AS_IS, p, target,
             replay.Sample(segments, None, None), None, (), hyper,
-            recall if METHODS[name].searches else None,
+            RECALL if METHODS[name].searches else None,
         )[0]  # fmt: skip
         return jax.value_and_grad(objective)(params)
 
@@ -96,6 +98,29 @@ def test_importance_weights_lower_what_a_segment_adds_and_not_what_it_is_divided
     half, (_, weighted_error, _) = loss(weight)
     np.testing.assert_allclose(half, weight @ each, rtol=1e-5)
     np.testing.assert_array_equal(weighted_error, error)  # what priorities are made of
+
+
+def test_a_share_of_the_segments_is_searched_and_the_others_keep_their_elites() -> None:
+    one = config.load(["method=ordered_joint", "hidden_dim=8", "utility=mlp"])
+    model = learner.make_model(one, ENV)
+    params, target = (learner.init_params(one, model, jax.random.key(k)) for k in (0, 1))
+    hyper = jax.tree.map(jnp.float32, one.hyper())
+    unknown = RECALL._replace(elite=jnp.full_like(ELITE, -1))
+
+    def outcome(fraction: float):
+        return learner.batch_loss(
+            model, bind_loss(one.method), AS_IS, params, target,
+            replay.Sample(batch(), None, None), None, (), hyper, unknown, fraction,
+        )  # fmt: skip
+
+    _, (_, all_errors, (whose, all_found)) = outcome(1.0)
+    _, (_, errors, (same_whose, found)) = outcome(0.4)
+    np.testing.assert_allclose(errors, all_errors, rtol=1e-6)  # each in its own row
+    np.testing.assert_array_equal(whose, same_whose)
+    searched = np.all(found[:, :-1] >= 0, axis=(1, 2))
+    assert searched.sum() == 3  # 2.4 of 6, rounded up
+    np.testing.assert_array_equal(found[searched], all_found[searched])
+    assert np.all(found[~searched] == -1)
 
 
 @pytest.mark.parametrize("rule", ["sarsa", "max", "double"])

@@ -200,6 +200,6 @@ def test_a_team_that_acts_on_its_search_earns_the_optimum_while_agents_explore()
 def test_gru_utilities_learn_with_search_bootstraps_and_a_share_of_slots_searched() -> None:
     metrics = trained([
         "method=ordered_joint", "env=matrix_steps/two_step", "target=search", "utility=gru",
-        "method.search_fraction=0.5", "seeds=4", "seed=500", "hidden_dim=16",
+        "search_fraction=0.5", "seeds=4", "seed=500", "hidden_dim=16",
     ])  # fmt: skip
     assert metrics["test_return"].min() == 8  # 7 without coordination in the second step
