@@ -92,8 +92,9 @@ corridor and 3s5z_vs_3s6z with SMAC's time limits; curves.png as the paper's Fig
 
 random_games: nine methods at three exploration levels on 1,000 random 3x3 games; rates.png.
 
-beyond: the two ordered methods beside all others, 512 seeds, on Games A and B, their negatives,
-climbing, penalty and random 3x3 games with uniform exploration; rates.png.
+beyond: the two ordered methods beside all others on Games A and B, their negatives, climbing,
+penalty and random 3x3 games with uniform exploration, ours for 512 seeds; rates.png. beyond_large:
+random games of 3, 4 and 6 agents with 5 actions.
 contextual: the same methods on 192 games a seed, told apart by features. steps: on games of several
 steps and predator-prey, for a GPU or a night.
 
