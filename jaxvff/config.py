@@ -69,7 +69,7 @@ class Config:
     buffer_size: int = within(5000, 1)  # segments
     learn_start: int = within(128, 1)  # segments in replay before the first update
     updates: int = within(1, 1)  # gradient steps after each collection
-    search_fraction: float = within(1.0, 0, 1, open_=True)  # share of sampled segments searched
+    search_fraction: float = within(0.5, 0, 1, open_=True)  # share of sampled segments searched
     replay: str = one_of("uniform", REPLAYS)
     priority_exponent: float = within(0.6, 0, 1)  # of replay=prioritised
     importance_exponent: float = within(0.4, 0, 1)  # of replay=prioritised

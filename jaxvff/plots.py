@@ -81,8 +81,8 @@ def rates(records: list[dict[str, Any]], path: Path) -> None:
         ax.set(title=name, xlim=(-0.02, 1.02), xlabel="share of seeds")
         ax.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(at, [show.title(r) for r in records], fontsize=7)
-    axes[0].invert_yaxis()
-    seeds = len(records[0]["seed"])
+    axes[0].set_ylim(len(records) - 0.5, -0.5)
+    seeds = " or ".join(str(n) for n in sorted({len(r["seed"]) for r in records}))
     figure.suptitle(f"{seeds} seeds each, 95 % Wilson interval", fontsize=9)
     save(figure, path)
 
