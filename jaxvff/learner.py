@@ -269,13 +269,15 @@ def batch_loss(
         count = jnp.ones(n_sampled)
         if codec.merge is not None and extra is None:
             batch, count, example = codec.merge(batch, env_params)
+    searched = jnp.array(True)
     if recall is None:
         outcomes = jax.vmap(one)(batch, extra)  # [B, T]
     else:
         rows = (batch, extra, jax.tree.map(lambda x: x[example], recall))
-        outcomes = _searched(jax.vmap(one), rows, math.ceil(search_fraction * len(count)))
+        n_searched = math.ceil(search_fraction * len(count))
+        outcomes, searched = _searched(jax.vmap(one), rows, n_searched)
     mask, per_slot, metrics, *found = outcomes
-    whose = jnp.where(count > 0, example, n_sampled)
+    whose = jnp.where((count > 0) & searched, example, n_sampled)
     # Weights lower what a segment adds; they do not shrink what it is divided by (PER, §3.4).
     n_valid = jnp.maximum(jnp.sum((count if sample.weight is None else 1) * mask.T), 1)
     error = jnp.sum(metrics["td_error_abs"], axis=1) / jnp.maximum(jnp.sum(mask, axis=1), 1)
@@ -286,18 +288,21 @@ def batch_loss(
     return mean(per_slot), (jax.tree.map(mean, metrics), error, (whose, *found))
 
 
-def _searched(f: Callable[..., Any], rows: tuple[Any, Any, Recall], n_searched: int) -> Any:
-    """`f(*rows)`, with a search of `n_searched` rows only."""
+def _searched(
+    f: Callable[..., Any], rows: tuple[Any, Any, Recall], n_searched: int
+) -> tuple[Any, Array]:
+    """`f(*rows)`, with a search of `n_searched` rows only; and which ones, `[B]` bool."""
     n = len(rows[-1].drift)
     if n_searched == n:
-        return f(*rows)
+        return f(*rows), jnp.ones(n, bool)
     # Others in each update: a sample may have an order (joint actions, strata of priorities).
     turn = jax.random.randint(cast(Array, rows[-1].key)[0], (), 0, n)
     rows = jax.tree.map(lambda x: jnp.roll(x, turn, axis=0), rows)
     *first, recall = jax.tree.map(lambda x: x[:n_searched], rows)
     *rest, unsearched = jax.tree.map(lambda x: x[n_searched:], rows)
     parts = f(*first, recall), f(*rest, unsearched._replace(key=None))
-    return jax.tree.map(lambda *x: jnp.roll(jnp.concatenate(x), -turn, axis=0), *parts)
+    outcomes = jax.tree.map(lambda *x: jnp.roll(jnp.concatenate(x), -turn, axis=0), *parts)
+    return outcomes, jnp.roll(jnp.arange(n) < n_searched, -turn)
 
 
 def _optimizer(config: Config) -> optax.GradientTransformation:
