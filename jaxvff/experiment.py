@@ -6,7 +6,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -41,7 +41,7 @@ class Result(NamedTuple):
 
 def new_run(*parts: list[str], command: str = "train") -> tuple[Path, list[Group]]:
     """Plan a run, of a part or more, and make its folder, which says how to repeat it."""
-    groups = [group for part in parts for group in plan(part)]
+    groups = _planned(parts)
     first = groups[0].config
     sinks.check(first)
     memory.check(groups)
@@ -51,7 +51,7 @@ def new_run(*parts: list[str], command: str = "train") -> tuple[Path, list[Group
     else:
         folder = Path(first.run_dir)
     make_folder(folder)
-    write_text(folder / RUN_FILE, yaml.safe_dump({"command": command, "parts": list(parts)}))
+    _write_run(folder, command, list(parts))
     return folder, groups
 
 
@@ -94,10 +94,18 @@ def old_run(
     if command not in (None, made_by):
         raise UserError(f"{folder} is of another command; use jaxvff {made_by} resume={folder}")
     parts = [[*part, *(extra or [])] for part in parts]
-    groups = [group for part in parts for group in plan(part)]
+    groups = _planned(parts)
     if extra:  # only what could be planned is written down
-        write_text(folder / RUN_FILE, yaml.safe_dump({"command": made_by, "parts": parts}))
+        _write_run(folder, made_by, parts)
     return made_by, groups
+
+
+def _planned(parts: Iterable[list[str]]) -> list[Group]:
+    return [group for part in parts for group in plan(part)]
+
+
+def _write_run(folder: Path, command: str, parts: list[list[str]]) -> None:
+    write_text(folder / RUN_FILE, yaml.safe_dump({"command": command, "parts": parts}))
 
 
 @contextmanager

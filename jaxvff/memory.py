@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
-from jaxvff import learner, sharding
+from jaxvff import learner, replay, sharding
 from jaxvff.plan import Group
 from jaxvff.types import UserError
 
@@ -34,11 +33,11 @@ def need(group: Group) -> Need:
     one = group.config
     learn = learner.make(one, group.values[0].env)
     state = jax.eval_shape(learn.init, jax.random.key(0), one.hyper())
-    slot = _nbytes(state.replay.experience) / one.buffer_size / one.segment_length
+    slot = replay.nbytes(state.replay.experience) / one.buffer_size / one.segment_length
     return Need(
         lanes=group.n_lanes,
-        lane=_nbytes(state),
-        replay=_nbytes(state.replay),
+        lane=replay.nbytes(state),
+        replay=replay.nbytes(state.replay),
         segments=one.buffer_size,
         slots=one.segment_length,
         slot=slot,
@@ -104,7 +103,3 @@ def _free_ram() -> int | None:
 
 def _lanes(n: int) -> str:
     return f"{n} seed" + "s" * (n > 1)
-
-
-def _nbytes(tree: Any) -> int:
-    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))

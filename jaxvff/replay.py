@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -149,6 +150,6 @@ def without_padding(segment: Segment) -> Segment:
     )
 
 
-def nbytes(stored: object) -> int:
-    """Bytes that one stored segment takes."""
-    return sum(leaf.nbytes for leaf in jax.tree.leaves(stored))
+def nbytes(tree: object) -> int:
+    """Bytes of a pytree's arrays, or of their shapes."""
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree))

@@ -164,7 +164,7 @@ def iterate(
 
     revise = None
     if config.act_search > 0:
-        asked = {k: v for k, v in config.method.items() if k in ("restarts", "sweeps")}
+        asked = {k: v for k, v in config.method.items() if k in ordering.Budget._fields}
         mixer, share = state.params["mixer"], config.act_search
         revise = ordering.seeking(learn.model, mixer, share, ordering.Budget(**asked))
     player = Player(env, learn.model.utility, act, state.params["utility"], lane.env_params, revise)
