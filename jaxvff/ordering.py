@@ -20,7 +20,7 @@ from jaxvff.rollout import Revise
 from jaxvff.search import best_joint_action
 from jaxvff.types import Array, Hyper, Metrics, Params, Segment
 
-SPREAD = 3.0  # margins by which the worst response is below one that costs nothing
+SPREAD = 3.0  # margins by which a segment's worst response is below one that costs nothing
 HOLD = 0.1  # weight of a slot whose utilities agree with the search: those that found better decide
 RESOLUTION = 1.0  # a difference of the joint value below so many of its drifts decides nothing
 
@@ -57,7 +57,7 @@ class Ordered(NamedTuple):
 
 
 def joint(
-    order_weight: float = 0.1,
+    order_weight: float = 3.0,
     margin: float = 0.1,
     restarts: int = 2,
     sweeps: int = 1,
@@ -65,7 +65,9 @@ def joint(
     """Squared TD error of the joint value + order_weight · ordering loss of the utilities.
 
     The margin is small, since nothing reads these utilities but argmax: what has been found is
-    followed in a few updates, also where the learning rate is near its end.
+    followed in a few updates, also where the learning rate is near its end. The weight is large,
+    since utilities that share features with the joint value have to be heard beside it; where there
+    is but one state, a small one does less to the fit.
     """
     budget = Budget(restarts, sweeps)
 
@@ -181,9 +183,10 @@ def search(
             table, q, avail, starts, tolerance, key,
             restarts=budget.restarts, sweeps=budget.sweeps,
         )  # fmt: skip
-        return best, wanted_utilities(table.responses(best), best, avail)
+        return best, table.responses(best)
 
-    found, wanted = jax.vmap(one)(jnp.arange(n), jax.random.split(recall.key, n))
+    found, response = jax.vmap(one)(jnp.arange(n), jax.random.split(recall.key, n))
+    wanted = wanted_utilities(response, found, segment.avail[:n], segment.mask[:n])
     return recall.elite.at[:n].set(found), nothing.at[:n].set(wanted)
 
 
@@ -213,19 +216,22 @@ def seeking(model: Model, params: Any, share: float, budget: Budget) -> Revise:
     return revise
 
 
-def wanted_utilities(response: Array, best: Array, avail: Array) -> Array:
-    """What the utilities should be, up to a constant of each agent, in margins: `[A, U]`.
+def wanted_utilities(response: Array, best: Array, avail: Array, mask: Array) -> Array:
+    """What the utilities should be, up to a constant of each agent, in margins: `[T, A, U]`.
 
     0 for an agent's action in u, and -(1 + SPREAD · loss) for another one, where loss in
-    [0, 1] is what the team loses by that change alone, in shares of the worst such change.
+    [0, 1] is what the team loses by that change alone, in shares of the segment's worst such
+    change. Of the segment's, not of the slot's: agents that do not see which state they are in
+    should follow the states where more is at stake.
 
     Args:
-      response: `[A, U]` joint values of every change of one agent's action in u.
-      best: `[A]` int, u.
-      avail: `[A, U]` bool.
+      response: `[T, A, U]` joint values of every change of one agent's action in u.
+      best: `[T, A]` int, u.
+      avail: `[T, A, U]` bool.
+      mask: `[T]` bool, slots that count.
     """
-    taken = jnp.take_along_axis(response, best[:, None], axis=-1)
-    loss = jnp.where(avail, jnp.maximum(taken - response, 0), 0)
+    taken = jnp.take_along_axis(response, best[..., None], axis=-1)
+    loss = jnp.where(avail & mask[:, None, None], jnp.maximum(taken - response, 0), 0)
     loss = loss / (jnp.max(loss) + 1e-6)
     is_best = jax.nn.one_hot(best, response.shape[-1], dtype=bool)
     return jnp.where(is_best, 0.0, -(1 + SPREAD * loss))

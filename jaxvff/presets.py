@@ -11,6 +11,7 @@ from jaxvff.options import choose
 from jaxvff.types import UserError
 
 FOLDER = Path(jaxvff.configs.__file__).parent / "reproduce"
+SWEPT = "sweep.method="
 
 
 def names() -> list[str]:
@@ -22,10 +23,12 @@ def overrides(name: str, extra: list[str]) -> list[list[str]]:
     """A preset's overrides with the user's in place of those of the same key.
 
     Returns:
-      A list of overrides for each of the preset's `parts`, which share its `overrides`.
+      A list of overrides for each of the preset's `parts`, which share its `overrides` and have
+      methods of their own; parts of none of the methods in the user's sweep.method are left out.
 
     Raises:
-      UserError: an unknown preset, or a key that makes the preset what it is (`fixed` there).
+      UserError: an unknown preset, a key that makes the preset what it is (`fixed` there), or a
+        method that none of its parts has.
     """
     choose(name, names(), "reproduce")
     preset = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
@@ -33,5 +36,28 @@ def overrides(name: str, extra: list[str]) -> list[list[str]]:
     fixed = preset.get("fixed", [])
     if other := [k for k in mine if any(k == f or k.startswith(f"{f}.") for f in fixed)]:
         raise UserError(f"{min(other)}= is no part of {name}; train takes it")
-    parts = [[*preset["overrides"], *part] for part in preset.get("parts", [[]])]
-    return [[t for t in part if t.split("=", 1)[0] not in mine] + extra for part in parts]
+    parts: list[list[str]] = [[]]
+    if "parts" in preset:
+        asked = [text for text in extra if text.startswith(SWEPT)]
+        parts = _parts(preset["parts"], asked)
+        extra = [text for text in extra if text not in asked]
+    kept = [t for t in preset["overrides"] if t.split("=", 1)[0] not in mine]
+    return [
+        [*kept, *(t for t in part if t.startswith(SWEPT) or t.split("=", 1)[0] not in mine), *extra]
+        for part in parts
+    ]
+
+
+def _parts(parts: list[dict[str, list[str]]], asked: list[str]) -> list[list[str]]:
+    """The overrides of each part that has one of the methods of `asked`, a list if anything."""
+    every = [method for part in parts for method in part["methods"]]
+    chosen = yaml.safe_load(asked[-1].removeprefix(SWEPT)) if asked else every
+    chosen = chosen if isinstance(chosen, list) else [chosen]
+    for method in chosen:
+        choose(method, every, "sweep.method")
+    methods = [[m for m in part["methods"] if m in chosen] for part in parts]
+    return [
+        [f"{SWEPT}[{','.join(some)}]", *part["overrides"]]
+        for part, some in zip(parts, methods, strict=True)
+        if some
+    ]

@@ -124,10 +124,16 @@ def test_the_table_that_is_searched_is_the_joint_value_that_learns(method: str) 
 
 
 def test_wanted_utilities_lead_by_a_margin_and_follow_the_responses() -> None:
-    response = jnp.array([[5.0, 1.0, 3.0], [5.0, 5.0, -3.0]])
-    wanted = ordering.wanted_utilities(response, jnp.array([0, 1]), jnp.ones((2, 3), bool))
+    high_stakes, low_stakes = (
+        [[5.0, 1.0, 3.0], [5.0, 5.0, -3.0]],
+        [[2.0, 2.0, 1.0], [2.0, 2.0, 2.0]],
+    )
+    response = jnp.array([high_stakes, low_stakes, [[99.0, -99.0, 0.0]] * 2])
+    can, valid = jnp.ones((3, 2, 3), bool), jnp.array([True, True, False])
+    wanted = ordering.wanted_utilities(response, jnp.array([[0, 1]] * 3), can, valid)
     s = ordering.SPREAD
-    np.testing.assert_allclose(wanted, [[0, -1 - s / 2, -1 - s / 4], [-1, 0, -1 - s]], rtol=1e-5)
+    np.testing.assert_allclose(wanted[0], [[0, -1 - s / 2, -1 - s / 4], [-1, 0, -1 - s]], rtol=1e-5)
+    np.testing.assert_allclose(wanted[1], [[0, -1, -1 - s / 8], [-1, 0, -1]], rtol=1e-5)
 
 
 def test_the_ordering_loss_is_zero_at_what_is_wanted_whatever_is_added_to_an_agent() -> None:
@@ -135,7 +141,7 @@ def test_the_ordering_loss_is_zero_at_what_is_wanted_whatever_is_added_to_an_age
     found = jnp.asarray(rng.integers(0, U, (2, A)))
     can = jnp.ones((2, A, U), bool)
     response = jnp.asarray(rng.normal(size=(2, A, U)))
-    wanted = jax.vmap(ordering.wanted_utilities)(response, found, can)
+    wanted = ordering.wanted_utilities(response, found, can, jnp.ones(2, bool))
     shifted = wanted + jnp.asarray(rng.normal(size=(2, A, 1)))
     np.testing.assert_allclose(ordering.order_loss(shifted, wanted, found, can), 0, atol=1e-10)
     nothing = jnp.full_like(wanted, jnp.nan)
