@@ -57,7 +57,7 @@ class Ordered(NamedTuple):
 
 
 def joint(
-    order_weight: float = 3.0,
+    order_weight: float = 0.1,
     margin: float = 0.1,
     restarts: int = 2,
     sweeps: int = 1,
@@ -65,9 +65,9 @@ def joint(
     """Squared TD error of the joint value + order_weight · ordering loss of the utilities.
 
     The margin is small, since nothing reads these utilities but argmax: what has been found is
-    followed in a few updates, also where the learning rate is near its end. The weight is large,
-    since utilities that share features with the joint value have to be heard beside it; where there
-    is but one state, a small one does less to the fit.
+    followed in a few updates, also where the learning rate is near its end. Utilities
+    share features with the joint value: a small weight keeps the order from spoiling the values
+    (SMAX), a larger one lets it be heard beside rewards of large scale (contextual games).
     """
     budget = Budget(restarts, sweeps)
 

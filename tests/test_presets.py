@@ -11,14 +11,13 @@ from jaxvff.types import UserError
 def test_a_part_trains_only_the_methods_that_the_user_asked_for() -> None:
     whole = presets.overrides("beyond", [])
     assert [o for part in whole for o in part if o.startswith("sweep.method")] == [
-        "sweep.method=[ordered_joint]",
-        "sweep.method=[ordered_nmqmix]",
+        "sweep.method=[ordered_joint,ordered_nmqmix]",
         "sweep.method=[nmqmix,qtran,qplex,qmix,cw_qmix,ow_qmix,qatten,vdn,iql]",
     ]
     some = presets.overrides("beyond", ["sweep.method=[qmix,ordered_joint]", "seed=7"])
-    shared = len(whole[0]) - len(["the method", "seeds", "order_weight"])
+    shared = len(whole[0]) - len(["the methods", "seeds"])
     assert [part[shared - 1 :] for part in some] == [  # the user's seed, for the preset's
-        ["sweep.method=[ordered_joint]", "seeds=512", "method.order_weight=0.1", "seed=7"],
+        ["sweep.method=[ordered_joint]", "seeds=512", "seed=7"],
         ["sweep.method=[qmix]", "seeds=128", "seed=7"],
     ]
 
