@@ -65,9 +65,9 @@ def joint(
     """Squared TD error of the joint value + order_weight · ordering loss of the utilities.
 
     The margin is small, since nothing reads these utilities but argmax: what has been found is
-    followed in a few updates, also where the learning rate is near its end. Utilities
-    share features with the joint value: a small weight keeps the order from spoiling the values
-    (SMAX), a larger one lets it be heard beside rewards of large scale (contextual games).
+    followed in a few updates, also where the learning rate is near its end. Utilities share
+    features with the joint value: a small weight keeps the order from spoiling the values (SMAX),
+    a larger one lets it be heard beside rewards of large scale (contextual games).
     """
     budget = Budget(restarts, sweeps)
 

@@ -32,20 +32,17 @@ def overrides(name: str, extra: list[str]) -> list[list[str]]:
     """
     choose(name, names(), "reproduce")
     preset = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
-    mine = {text.split("=", 1)[0] for text in extra}
-    fixed = preset.get("fixed", [])
-    if other := [k for k in mine if any(k == f or k.startswith(f"{f}.") for f in fixed)]:
-        raise UserError(f"{min(other)}= is no part of {name}; train takes it")
     parts: list[list[str]] = [[]]
     if "parts" in preset:
         asked = [text for text in extra if text.startswith(SWEPT)]
         parts = _parts(preset["parts"], asked)
         extra = [text for text in extra if text not in asked]
-    kept = [t for t in preset["overrides"] if t.split("=", 1)[0] not in mine]
-    return [
-        [*kept, *(t for t in part if t.startswith(SWEPT) or t.split("=", 1)[0] not in mine), *extra]
-        for part in parts
-    ]
+    mine = {text.split("=", 1)[0] for text in extra}
+    fixed = preset.get("fixed", [])
+    if other := [k for k in mine if any(k == f or k.startswith(f"{f}.") for f in fixed)]:
+        raise UserError(f"{min(other)}= is no part of {name}; train takes it")
+    parts = [[*preset["overrides"], *part] for part in parts]
+    return [[t for t in part if t.split("=", 1)[0] not in mine] + extra for part in parts]
 
 
 def _parts(parts: list[dict[str, list[str]]], asked: list[str]) -> list[list[str]]:
