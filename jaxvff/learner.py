@@ -42,7 +42,8 @@ class Learner(NamedTuple):
 
 def make_model(config: Config, env: Env | HostEnv) -> Model:
     """The networks and target rules that a config asks for."""
-    net = UTILITIES[config.utility](env.spec.n_actions, config.hidden_dim)
+    detached = METHODS[config.method["name"]].detached
+    net = UTILITIES[config.utility](env.spec.n_actions, config.hidden_dim, detached)
     utility = Utility(
         net, env.spec, config.hidden_dim, config.shared, config.agent_id, config.last_action
     )

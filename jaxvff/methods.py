@@ -33,6 +33,7 @@ class Method(NamedTuple):
     fixed: Mapping[str, Any] = MappingProxyType({})
     central: bool = False  # a second set of utilities, parameters "central"
     searches: bool = False  # the loss searches for joint actions, and replay remembers them
+    detached: bool = False  # utilities are layers of their own on features that they do not shape
 
 
 METHODS: dict[str, Method] = {
@@ -46,5 +47,5 @@ METHODS: dict[str, Method] = {
     "cw_qmix": Method(Wqmix, losses.wqmix, True, {"optimistic": False}, central=True),
     "ow_qmix": Method(Wqmix, losses.wqmix, True, {"optimistic": True}, central=True),
     "ordered_nmqmix": Method(JudgedQmix, ordering.nmqmix, True, searches=True),
-    "ordered_joint": Method(Joint, ordering.joint, True, searches=True),
+    "ordered_joint": Method(Joint, ordering.joint, True, searches=True, detached=True),
 }

@@ -31,18 +31,33 @@ def uniform(bound: float) -> nn.initializers.Initializer:
     return init
 
 
+def action_values(features: Array, n_actions: int, detached: bool) -> Array:
+    """One value per action, `[..., U]`, of `features[..., H]`, inside a module's compact call.
+
+    Detached, they come from two layers that hand no gradient back: what trains the values leaves
+    the features alone, and may therefore weigh as much as it likes. A hidden layer, since which
+    action is best is no linear function of features made to tell how good each is; leaky, since
+    agents that see nothing but who they are have no other input to wake a dead unit with.
+    """
+    n = features.shape[-1]
+    if detached:
+        features = nn.leaky_relu(linear(n, n)(jax.lax.stop_gradient(features)))
+    return linear(n_actions, n)(features)
+
+
 class Mlp(nn.Module):
     """Two layers of size `hidden_dim`, then one value per action; it remembers nothing."""
 
     n_actions: int
     hidden_dim: int = 64
+    detached: bool = False  # see `action_values`
 
     @nn.compact
     def __call__(self, carry: Array, x: Array) -> tuple[Array, Array, Array]:
         """`carry[..., H]`, `x[..., I]` -> `(carry, q[..., U], features[..., H])`."""
         x = nn.relu(linear(self.hidden_dim, x.shape[-1])(x))
         x = nn.relu(linear(self.hidden_dim, self.hidden_dim)(x))
-        return carry, linear(self.n_actions, self.hidden_dim)(x), x
+        return carry, action_values(x, self.n_actions, self.detached), x
 
 
 class Gru(nn.Module):
@@ -50,6 +65,7 @@ class Gru(nn.Module):
 
     n_actions: int
     hidden_dim: int = 64
+    detached: bool = False  # see `action_values`
 
     @nn.compact
     def __call__(self, carry: Array, x: Array) -> tuple[Array, Array, Array]:
@@ -60,7 +76,7 @@ class Gru(nn.Module):
             self.hidden_dim, kernel_init=init, recurrent_kernel_init=init, bias_init=init
         )
         carry, _ = cell(carry, x)
-        return carry, linear(self.n_actions, self.hidden_dim)(carry), carry
+        return carry, action_values(carry, self.n_actions, self.detached), carry
 
 
 UTILITIES: dict[str, type[nn.Module]] = {"mlp": Mlp, "gru": Gru}

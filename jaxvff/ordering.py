@@ -56,18 +56,12 @@ class Ordered(NamedTuple):
     metrics: Metrics
 
 
-def joint(
-    order_weight: float = 0.1,
-    margin: float = 0.1,
-    restarts: int = 2,
-    sweeps: int = 1,
-) -> Loss:
-    """Squared TD error of the joint value + order_weight · ordering loss of the utilities.
+def joint(margin: float = 0.1, restarts: int = 2, sweeps: int = 1) -> Loss:
+    """Squared TD error of the joint value + ordering loss of the utilities.
 
+    No weight lies between the two: no parameter learns from both (`nets.action_values`, detached).
     The margin is small, since nothing reads these utilities but argmax: what has been found is
-    followed in a few updates, also where the learning rate is near its end. Utilities share
-    features with the joint value: a small weight keeps the order from spoiling the values (SMAX),
-    a larger one lets it be heard beside rewards of large scale (contextual games).
+    followed in a few updates, also where the learning rate is near its end.
     """
     budget = Budget(restarts, sweeps)
 
@@ -76,7 +70,7 @@ def joint(
         recall: Recall,
     ) -> tuple[Array, Metrics, Array]:  # fmt: skip
         x = _ordered(model, params, target_params, segment, hyper, recall, budget, margin)
-        return 0.5 * x.error**2 + order_weight * x.order, x.metrics, x.found
+        return 0.5 * x.error**2 + x.order, x.metrics, x.found
 
     return loss
 

@@ -106,3 +106,18 @@ def test_the_first_slot_sees_no_previous_action_whatever_came_before() -> None:
     other = q((s.action + 1) % 3)
     np.testing.assert_array_equal(other[starts], q(s.action)[starts])
     assert (other[1:] != q(s.action)[1:]).any()
+
+
+@pytest.mark.parametrize("name", UTILITIES)
+def test_every_parameter_learns_from_detached_values_or_from_features_never_both(name: str) -> None:
+    net = Utility(UTILITIES[name](3, HIDDEN, detached=True), SPEC, HIDDEN, True, True, True)
+    params = net.init(jax.random.key(0))
+    s = random_segment(np.random.default_rng(0), SPEC, SLOTS)
+
+    def learns(output: int) -> list[bool]:
+        grads = jax.grad(lambda p: jnp.sum(net.unroll(p, s)[output] ** 2))(params)
+        return [bool(jnp.any(g != 0)) for g in jax.tree.leaves(grads)]
+
+    values, features = learns(0), learns(1)
+    assert all(a != b for a, b in zip(values, features, strict=True))
+    assert sum(values) == 4  # two layers of their own
