@@ -33,7 +33,7 @@ class Method(NamedTuple):
     fixed: Mapping[str, Any] = MappingProxyType({})
     central: bool = False  # a second set of utilities, parameters "central"
     searches: bool = False  # the loss searches for joint actions, and replay remembers them
-    detached: bool = False  # utilities are layers of their own on features that they do not shape
+    detached: bool = False  # utilities are layers of their own, see nets.action_values
 
 
 METHODS: dict[str, Method] = {

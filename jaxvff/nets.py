@@ -31,17 +31,25 @@ def uniform(bound: float) -> nn.initializers.Initializer:
     return init
 
 
-def action_values(features: Array, n_actions: int, detached: bool) -> Array:
-    """One value per action, `[..., U]`, of `features[..., H]`, inside a module's compact call.
+def action_values(x: Array, features: Array, n_actions: int, detached: bool) -> Array:
+    """One value per action, `[..., U]`, inside a module's compact call.
 
-    Detached, they come from two layers that hand no gradient back: what trains the values leaves
-    the features alone, and may therefore weigh as much as it likes. A hidden layer, since which
-    action is best is no linear function of features made to tell how good each is; leaky, since
-    agents that see nothing but who they are have no other input to wake a dead unit with.
+    Detached, they come from two layers of their own that see the network's input and its features,
+    and hand no gradient back: what trains the values leaves the features alone, and may weigh as
+    much as it likes. The input as well: a mixer that knows the state leaves out of the features
+    what agents have to see for themselves. Leaky, since the units of agents that see nothing but
+    who they are would stay dead.
+
+    Args:
+      x: input of the network, `[..., I]`.
+      features: what it made of it, `[..., H]`.
+      n_actions: U.
+      detached: whether the values are.
     """
     n = features.shape[-1]
     if detached:
-        features = nn.leaky_relu(linear(n, n)(jax.lax.stop_gradient(features)))
+        seen = jnp.concatenate([jax.lax.stop_gradient(features), x], axis=-1)
+        features = nn.leaky_relu(linear(n, seen.shape[-1])(seen))
     return linear(n_actions, n)(features)
 
 
@@ -55,9 +63,9 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, carry: Array, x: Array) -> tuple[Array, Array, Array]:
         """`carry[..., H]`, `x[..., I]` -> `(carry, q[..., U], features[..., H])`."""
-        x = nn.relu(linear(self.hidden_dim, x.shape[-1])(x))
-        x = nn.relu(linear(self.hidden_dim, self.hidden_dim)(x))
-        return carry, action_values(x, self.n_actions, self.detached), x
+        features = nn.relu(linear(self.hidden_dim, x.shape[-1])(x))
+        features = nn.relu(linear(self.hidden_dim, self.hidden_dim)(features))
+        return carry, action_values(x, features, self.n_actions, self.detached), features
 
 
 class Gru(nn.Module):
@@ -71,12 +79,12 @@ class Gru(nn.Module):
     def __call__(self, carry: Array, x: Array) -> tuple[Array, Array, Array]:
         """`carry[..., H]`, `x[..., I]` -> `(carry, q[..., U], features[..., H])`."""
         init = uniform(self.hidden_dim**-0.5)
-        x = nn.relu(linear(self.hidden_dim, x.shape[-1])(x))
+        seen = nn.relu(linear(self.hidden_dim, x.shape[-1])(x))
         cell = nn.GRUCell(
             self.hidden_dim, kernel_init=init, recurrent_kernel_init=init, bias_init=init
         )
-        carry, _ = cell(carry, x)
-        return carry, action_values(carry, self.n_actions, self.detached), carry
+        carry, _ = cell(carry, seen)
+        return carry, action_values(x, carry, self.n_actions, self.detached), carry
 
 
 UTILITIES: dict[str, type[nn.Module]] = {"mlp": Mlp, "gru": Gru}
