@@ -80,7 +80,8 @@ of each sweep value, and says how they ended. SMAX, MPE, overcooked and football
 """
 
 REPRODUCE = """\
-usage: jaxvff reproduce table1|smax|smax_cpu|random_games|beyond|contextual|steps [key=value ...]
+usage: jaxvff reproduce table1|smax|smax_cpu|random_games [key=value ...]
+       jaxvff reproduce beyond|beyond_large|contextual|steps|predator_prey [key=value ...]
        jaxvff reproduce <the same> resume=<run folder>
 
 table1: trains NM-QMIX, QMIX, VDN, QPLEX, QTRAN, Qatten, CW-QMIX and OW-QMIX on Games A and B for
@@ -96,7 +97,7 @@ beyond: the two ordered methods beside all others on Games A and B, their negati
 penalty and random 3x3 games with uniform exploration, ours for 512 seeds; rates.png. beyond_large:
 random games of 3, 4 and 6 agents with 5 actions.
 contextual: the same methods on 192 games a seed, told apart by features. steps: on games of several
-steps and predator-prey, for a GPU or a night.
+steps. predator_prey: on a small board with two penalties for hunting alone.
 
 smax_cpu: nine methods on 3m, five seeds each; over two hours on a CPU.
 """
