@@ -22,6 +22,7 @@ from jaxvff.types import Array, Hyper, Metrics, Params, Segment
 
 SPREAD = 3.0  # margins by which a segment's worst response is below one that costs nothing
 HOLD = 0.1  # weight of a slot whose utilities agree with the search: those that found better decide
+MOST = 100.0  # weight of a slot that has so many times what the joint value resolves at stake
 RESOLUTION = 1.0  # a difference of the joint value below so many of its drifts decides nothing
 
 Loss = Callable[
@@ -118,8 +119,8 @@ def _ordered(
 ) -> Ordered:
     online = losses.utilities(model, params["utility"], segment)
     target = losses.utilities(model, target_params["utility"], segment)
-    found, wanted = search(model, params["mixer"], online, segment, recall, budget)
-    order = order_loss(online.q, margin * wanted, found, segment.avail)
+    found, wanted, weight = search(model, params["mixer"], online, segment, recall, budget)
+    order = weight * order_loss(online.q, margin * wanted, found, segment.avail)
 
     def judge(params: Params, values: Values, action: Array) -> Array:
         return losses.mix(model, params["mixer"], values, action, segment, "judge")
@@ -141,7 +142,7 @@ def _ordered(
 
 def search(
     model: Model, params: Any, values: Values, segment: Segment, recall: Recall, budget: Budget
-) -> tuple[Array, Array]:
+) -> tuple[Array, Array, Array]:
     """Search a segment's slots.
 
     Args:
@@ -154,18 +155,19 @@ def search(
 
     Returns:
       The best joint actions known, `[T, A]`: those found, and the elites of slots that were not
-      searched (the last one never is: it is no transition). And what the utilities should be, up to
-      a constant of each agent, in margins, `[T, A, U]`: NaN where nothing was searched.
+      searched (the last one never is: it is no transition). What the utilities should be, up to a
+      constant of each agent, in margins, `[T, A, U]`: NaN where nothing was searched. And the
+      weight of each slot in that, `[T]`.
     """
-    nothing = jnp.full(values.q.shape, jnp.nan)
+    nothing, weightless = jnp.full(values.q.shape, jnp.nan), jnp.zeros(values.q.shape[:1])
     if recall.key is None:
-        return recall.elite, nothing
+        return recall.elite, nothing, weightless
     n = len(segment.mask) - 1
     # Before the search, not after: nothing in it needs a derivative.
     params, values = jax.lax.stop_gradient((params, values))
     tolerance = RESOLUTION * recall.drift
 
-    def one(slot: Array, key: Array) -> tuple[Array, Array]:
+    def one(slot: Array, key: Array) -> tuple[Array, Array, Array]:
         q, avail = values.q[slot], segment.avail[slot]
         first, other = greedy(q, avail), recall.other[slot]
         can = jnp.take_along_axis(avail, other[:, None], axis=1)[:, 0]
@@ -177,11 +179,13 @@ def search(
             table, q, avail, starts, tolerance, key,
             restarts=budget.restarts, sweeps=budget.sweeps,
         )  # fmt: skip
-        return best, table.responses(best)
+        gain = table.value(table.total(best)) - table.value(table.total(first))
+        weight = jnp.where(jnp.all(best == first), HOLD, stake(gain, recall.drift))
+        return best, table.responses(best), weight
 
-    found, response = jax.vmap(one)(jnp.arange(n), jax.random.split(recall.key, n))
+    found, response, weight = jax.vmap(one)(jnp.arange(n), jax.random.split(recall.key, n))
     wanted = wanted_utilities(response, found, segment.avail[:n], segment.mask[:n])
-    return recall.elite.at[:n].set(found), nothing.at[:n].set(wanted)
+    return recall.elite.at[:n].set(found), nothing.at[:n].set(wanted), weightless.at[:n].set(weight)
 
 
 def seeking(model: Model, params: Any, share: float, budget: Budget) -> Revise:
@@ -231,6 +235,19 @@ def wanted_utilities(response: Array, best: Array, avail: Array, mask: Array) ->
     return jnp.where(is_best, 0.0, -(1 + SPREAD * loss))
 
 
+def stake(gain: Array, drift: Array) -> Array:
+    """Weight of a slot where the search beats the greedy joint action by `gain`: 1 to MOST.
+
+    As many times what the joint value resolves as is lost there. The few slots of a predator that
+    could catch its prey are else outvoted by all those where nothing that is done matters.
+
+    Args:
+      gain: `[]`, from the joint value.
+      drift: `[]` of the joint value; 0 before anything was learned.
+    """
+    return jnp.clip(gain / (RESOLUTION * drift + 1e-6), 1.0, MOST)
+
+
 def order_loss(q: Array, wanted: Array, found: Array, avail: Array) -> Array:
     """Squared errors of the differences of utilities to those of the best action: `[T]`.
 
@@ -243,8 +260,7 @@ def order_loss(q: Array, wanted: Array, found: Array, avail: Array) -> Array:
     gap = q - jnp.take_along_axis(q, found[..., None], axis=-1)
     # Before the difference: 0 · NaN is NaN in a gradient.
     wanted = jnp.where(jnp.isnan(wanted) | ~avail, jax.lax.stop_gradient(gap), wanted)
-    settled = jnp.all(greedy(q, avail) == found, axis=-1)
-    return jnp.where(settled, HOLD, 1.0) * 0.5 * jnp.sum((gap - wanted) ** 2, axis=(-2, -1))
+    return 0.5 * jnp.sum((gap - wanted) ** 2, axis=(-2, -1))
 
 
 def lead(q: Array, wanted: Array, avail: Array) -> Array:

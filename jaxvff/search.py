@@ -15,22 +15,22 @@ from jaxvff.types import Array
 class Table(NamedTuple):
     """The joint value of one state, in a form in which one agent's change of action is cheap.
 
-    Q(a) = elu(bias + Σ_i parts[i, a_i]) · out + offset
+    Q(a) = elu(x) · out + y + offset,  (x, y) = bias + Σ_i parts[i, a_i]
     """
 
-    parts: Array  # [A, U, E]
-    bias: Array  # [E]
+    parts: Array  # [A, U, E + 1]: to E hidden units, and to the joint value itself
+    bias: Array  # [E + 1]
     out: Array  # [E]
     offset: Array  # []
 
     def total(self, action: Array) -> Array:
-        """What the hidden layer sees of the joint action `[A]`: `[E]`."""
+        """All that matters of the joint action `[A]`: `[E + 1]`."""
         taken = jnp.take_along_axis(self.parts, action[:, None, None], axis=1)[:, 0]
         return self.bias + jnp.sum(taken, axis=0)
 
     def value(self, total: Array) -> Array:
-        """The joint value `[...]` of `total[..., E]`."""
-        return nn.elu(total) @ self.out + self.offset
+        """The joint value `[...]` of `total[..., E + 1]`."""
+        return nn.elu(total[..., :-1]) @ self.out + total[..., -1] + self.offset
 
     def responses(self, action: Array) -> Array:
         """The joint values of every change of one agent's action in `action[A]`: `[A, U]`."""
@@ -63,7 +63,7 @@ def _turn(
     table: Table, avail: Array, action: Array, total: Array, agent: int
 ) -> tuple[Array, Array]:
     mine, now = table.parts[agent], action[agent]
-    options = total - mine[now] + mine  # [U, E]
+    options = total - mine[now] + mine  # [U, E + 1]
     values = masked(table.value(options), avail[agent])
     best = jnp.argmax(values).astype(action.dtype)
     best = jnp.where(values[best] > values[now], best, now)

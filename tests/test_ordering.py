@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import itertools
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +26,7 @@ JOINT = np.array(list(itertools.product(range(U), repeat=A)))
 
 def table(seed: int) -> search.Table:
     keys = jax.random.split(jax.random.key(seed), 4)
-    shapes = ((A, U, E), (E,), (E,), ())
+    shapes = ((A, U, E + 1), (E + 1,), (E,), ())
     return search.Table(*(jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True)))
 
 
@@ -32,7 +34,9 @@ def values(t: search.Table) -> np.ndarray:
     """An oracle: every joint value in NumPy, `[U] * A`."""
     t = jax.tree.map(lambda x: np.asarray(x, np.float64), t)
     total = t.bias + sum(t.parts[i][JOINT[:, i]] for i in range(A))
-    return (np.where(total > 0, total, np.expm1(total)) @ t.out + t.offset).reshape((U,) * A)
+    hidden, added = total[:, :-1], total[:, -1]
+    hidden = np.where(hidden > 0, hidden, np.expm1(hidden))
+    return (hidden @ t.out + added + t.offset).reshape((U,) * A)
 
 
 def avail(seed: int) -> np.ndarray:
@@ -150,6 +154,29 @@ def test_the_ordering_loss_is_zero_at_what_is_wanted_whatever_is_added_to_an_age
     )
     assert loss == 0
     assert not np.any(grad)
+
+
+def weights(q: np.ndarray, drift: float) -> np.ndarray:
+    """Of a segment of two slots, both of which have `table(0)` and utilities `q[A, U]`."""
+    model: Any = SimpleNamespace(mixer=SimpleNamespace(apply=lambda *_, **__: table(0)))
+    n, action = 2, jnp.zeros((2, A), jnp.int32)
+    segment: Any = SimpleNamespace(
+        avail=jnp.ones((n, A, U), bool), state=jnp.zeros((n, 1)), mask=jnp.array([True, False])
+    )
+    seen = Values(jnp.stack([jnp.asarray(q)] * n), jnp.zeros((n, A, 1)))
+    recall = ordering.Recall(action, action, jnp.array(drift), jax.random.key(1))
+    budget = ordering.Budget(restarts=64, sweeps=2)
+    return np.asarray(ordering.search(model, None, seen, segment, recall, budget)[2])
+
+
+def test_a_slot_weighs_what_its_greedy_joint_action_loses_in_drifts_of_the_joint_value() -> None:
+    q = values(table(0))
+    best, worst = (np.eye(U)[list(np.unravel_index(i, q.shape))] for i in (q.argmax(), q.argmin()))
+    lost = q.max() - q.min()
+    np.testing.assert_allclose(weights(worst, lost / 7), [7, 0], rtol=1e-4)
+    assert weights(worst, lost / 1e6)[0] == weights(worst, 0)[0] == ordering.MOST
+    np.testing.assert_allclose(weights(best, lost / 7), [ordering.HOLD, 0], rtol=1e-6)
+    np.testing.assert_allclose(weights(worst, 2 * lost), [ordering.HOLD, 0], rtol=1e-6)
 
 
 def test_elites_are_a_ring_that_only_gets_written_where_it_should() -> None:

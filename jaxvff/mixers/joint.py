@@ -12,11 +12,12 @@ from jaxvff.types import Array, EnvSpec, JointStep
 
 
 class Joint(nn.Module):
-    """QMIX's network without its constraint, over embeddings of actions in place of utilities.
+    """VDN, and QMIX's network without its constraint over embeddings of actions.
 
-    Agent i hands over `action_dim` numbers for each of its actions, made from its features; a
-    utility is one number. Re-ordering utilities therefore never stands in the way of the fit: two
-    actions with equal utilities still have embeddings of their own.
+    Agent i hands over `action_dim` numbers for each of its actions, made from its features, and one
+    more that is added as it is. Utilities are no part of it, so re-ordering them never stands in
+    the way of the fit. The sum is what agents learn for one another in any state; alone, the
+    network has to learn it for each agent and state apart.
     """
 
     spec: EnvSpec
@@ -27,7 +28,7 @@ class Joint(nn.Module):
 
     def setup(self) -> None:
         a, s = self.spec.n_agents, self.spec.state_size
-        self.embed = linear(self.spec.n_actions * self.action_dim, self.hidden_dim)
+        self.embed = linear(self.spec.n_actions * (self.action_dim + 1), self.hidden_dim)
         self.hyper_w1 = hypernet(s, self.hypernet_dim, a * self.action_dim * self.embed_dim)
         self.hyper_b1 = linear(self.embed_dim, s)
         self.hyper_w2 = hypernet(s, self.hypernet_dim, self.embed_dim)
@@ -35,23 +36,29 @@ class Joint(nn.Module):
 
     def __call__(self, step: JointStep) -> Array:
         """One step -> the joint value `[]`."""
-        embedded, w1 = self._embeddings(step.hidden), self._w1(step.state)
+        embedded, own = self._embeddings(step.hidden)
         taken = jnp.einsum("au,aud->ad", step.action, embedded)
-        total = self.hyper_b1(step.state) + jnp.einsum("ad,ade->e", taken, w1)
-        return nn.elu(total) @ self.hyper_w2(step.state) + self.hyper_b2(step.state)[0]
+        total = self.hyper_b1(step.state) + jnp.einsum("ad,ade->e", taken, self._w1(step.state))
+        together = nn.elu(total) @ self.hyper_w2(step.state)
+        return together + jnp.sum(step.action * own) + self.hyper_b2(step.state)[0]
 
     def table(self, hidden: Array, state: Array) -> Table:
         """All joint values of one step: `hidden[A, H]`, `state[S]`."""
-        parts = jnp.einsum("aud,ade->aue", self._embeddings(hidden), self._w1(state))
-        return Table(parts, self.hyper_b1(state), self.hyper_w2(state), self.hyper_b2(state)[0])
+        embedded, own = self._embeddings(hidden)
+        parts = jnp.einsum("aud,ade->aue", embedded, self._w1(state))
+        parts = jnp.concatenate([parts, own[..., None]], axis=-1)
+        bias = jnp.append(self.hyper_b1(state), 0.0)
+        return Table(parts, bias, self.hyper_w2(state), self.hyper_b2(state)[0])
 
     def judge(self, step: JointStep) -> Array:
         """One step -> the joint value that is searched: its own."""
         return self(step)
 
-    def _embeddings(self, hidden: Array) -> Array:
-        shape = (self.spec.n_agents, self.spec.n_actions, self.action_dim)
-        return self.embed(hidden).reshape(shape)
+    def _embeddings(self, hidden: Array) -> tuple[Array, Array]:
+        """Of `hidden[A, H]`: what the network sees of each action `[A, U, D]`, what is added."""
+        shape = (self.spec.n_agents, self.spec.n_actions, self.action_dim + 1)
+        both = self.embed(hidden).reshape(shape)
+        return both[..., 1:], both[..., 0]
 
     def _w1(self, state: Array) -> Array:
         shape = (self.spec.n_agents, self.action_dim, self.embed_dim)
