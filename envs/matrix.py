@@ -174,8 +174,8 @@ def _codec(spec: EnvSpec, observe: Any) -> Codec:
             return stored, jnp.ones(n_stored), jnp.arange(n_stored)
         first = tuple(action[:, 0].T.astype(jnp.int32))
         cell = jnp.ravel_multi_index(first, params.shape, mode="clip")
-        is_cell = cell[:, None] == jnp.arange(params.size)
-        count, example = jnp.sum(is_cell, 0, dtype=reward.dtype), jnp.argmax(is_cell, axis=0)
+        count = jnp.zeros(params.size, reward.dtype).at[cell].add(1)
+        example = jnp.zeros(params.size, jnp.int32).at[cell].max(jnp.arange(n_stored))
         joint = np.indices(params.shape).reshape(params.ndim, -1).T  # every joint action once
         last = np.zeros_like(joint)  # nobody takes the action of a terminal slot
         rewards = jnp.stack([params.ravel(), jnp.zeros(params.size)], axis=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -30,6 +31,11 @@ OPTIMIZERS: dict[str, Callable[[], optax.GradientTransformation]] = {
     "radam": optax.scale_by_radam,
     "sgd": optax.identity,
 }
+
+
+# Of what other segments found, the best of so many by a slot's own joint value is a start: in a
+# state that many samples show, the best there is takes over within a few updates.
+OTHERS = 4
 
 
 class Learner(NamedTuple):
@@ -70,7 +76,10 @@ def make(config: Config, env: Env | HostEnv) -> Learner:
         elites: Any = ()
         if searches:
             item = replay.Placed(item, jnp.array(0, jnp.int32))
-            elites = replay.no_elites(env.spec, config.buffer_size, config.segment_length)
+            elites = replay.no_elites(
+                env.spec, config.buffer_size, config.segment_length,
+                jax.random.fold_in(param_key, 2),
+            )  # fmt: skip
         return TrainState(
             params=params,
             target_params=params,
@@ -151,7 +160,7 @@ def make(config: Config, env: Env | HostEnv) -> Learner:
         if searches:
             stored, place = sample.stored
             sample = sample._replace(stored=stored)
-            recall = _recall(elites, place, key)
+            recall = partial(remembered, elites, place, key)
         if config.bonus != "none":
             seen = jax.vmap(lambda x: replay.without_padding(codec.unpack(x, env_params)))
             batch = seen(sample.stored)
@@ -168,10 +177,10 @@ def make(config: Config, env: Env | HostEnv) -> Learner:
         (value, aux), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
         metrics, error, found = aux
         if searches:
-            whose, action = found
+            whose, action, rows = found
             beyond = len(elites.action)
             where = place.at[whose].get(mode="fill", fill_value=beyond)
-            elites = elites.improve(where, action, metrics.pop("drift"))
+            elites = elites.improve(where, action, rows, metrics.pop("drift"))
         norm = optax.tree.norm(grads)
         steps, opt_state = optimizer.update(grads, state.opt_state, state.params)
         lr = hyper.lr * linear(1.0, hyper.lr_final, state.env_steps, hyper.lr_steps)
@@ -233,7 +242,7 @@ def batch_loss(
     extra: Array | None,
     env_params: Any,
     hyper: Hyper,
-    recall: Recall | None = None,
+    recall: Callable[[Array], Recall] | None = None,
     search_fraction: float = 1.0,
 ) -> tuple[Array, tuple[Metrics, Array, Any]]:
     """The loss of a sample, averaged over its valid slots.
@@ -248,13 +257,13 @@ def batch_loss(
       extra: rewards `[B, T]` added to those of the segments; None: none.
       env_params: the environment's traced parameters.
       hyper: traced hyper-parameters.
-      recall: of a loss that searches, leaves `[B]`.
+      recall: of a loss that searches: segments of the sample `[M]` int -> leaves `[M, ...]`.
       search_fraction: share of the segments that such a loss searches.
 
     Returns:
       The loss; the metrics; the mean absolute TD error `[B]` of each segment; of a loss that
-      searches, the places in the sample `[M]` (beyond it: nobody's) and their best joint actions
-      `[M, T, A]`.
+      searches, the places in the sample `[M]` (beyond it: nobody's), their best joint actions
+      `[M, T, A]`, and which of those were searched, `[n]`.
     """
 
     def one(stored: Any, extra: Array | None, *recall: Recall) -> Any:
@@ -270,13 +279,14 @@ def batch_loss(
         count = jnp.ones(n_sampled)
         if codec.merge is not None and extra is None:
             batch, count, example = codec.merge(batch, env_params)
-    searched = jnp.array(True)
+    searched, rows = jnp.array(True), []
     if recall is None:
         outcomes = jax.vmap(one)(batch, extra)  # [B, T]
     else:
-        rows = (batch, extra, jax.tree.map(lambda x: x[example], recall))
+        inputs = (batch, extra, recall(example))
         n_searched = math.ceil(search_fraction * len(count))
-        outcomes, searched = _searched(jax.vmap(one), rows, n_searched)
+        outcomes, searched = _searched(jax.vmap(one), inputs, n_searched)
+        rows = [*jnp.nonzero(searched, size=n_searched)]
     mask, per_slot, metrics, *found = outcomes
     whose = jnp.where((count > 0) & searched, example, n_sampled)
     # Weights lower what a segment adds; they do not shrink what it is divided by (PER, §3.4).
@@ -286,7 +296,7 @@ def batch_loss(
     def mean(x: Array) -> Array:
         return jnp.sum(count[:, None] * x) / n_valid
 
-    return mean(per_slot), (jax.tree.map(mean, metrics), error, (whose, *found))
+    return mean(per_slot), (jax.tree.map(mean, metrics), error, (whose, *found, *rows))
 
 
 def _searched(
@@ -312,12 +322,17 @@ def _optimizer(config: Config) -> optax.GradientTransformation:
     return optax.flatten(optax.chain(clip, OPTIMIZERS[config.optimizer]()))
 
 
-def _recall(elites: replay.Elites, place: Array, key: Array) -> Recall:
-    """What is remembered for the segments at `place[B]`; leaves `[B, ...]`."""
-    mine = elites.action[place].astype(jnp.int32)
-    drift = jnp.broadcast_to(elites.drift, place.shape)
-    # Another sample's elites: what one state knows may help the next one.
-    return Recall(mine, jnp.roll(mine, 1, axis=0), drift, jax.random.split(key, len(place)))
+def remembered(elites: replay.Elites, place: Array, key: Array, example: Array) -> Recall:
+    """What is remembered for the segments at `place[example]`; leaves `[M, ...]`."""
+    place = place[example]
+    others_key, key = jax.random.split(key)
+    others = jax.random.randint(others_key, (len(place), OTHERS), 0, replay.RECENT)
+    return Recall(
+        elite=elites.action[place].astype(jnp.int32),
+        others=elites.recent[others].astype(jnp.int32),
+        drift=jnp.broadcast_to(elites.drift, place.shape),
+        key=jax.random.split(key, len(place)),
+    )
 
 
 def _finite(arrays: Any) -> Array:

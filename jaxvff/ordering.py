@@ -34,7 +34,7 @@ class Recall(NamedTuple):
     """What is remembered for the search of one segment."""
 
     elite: Array  # [T, A] int, the best joint action known to each slot
-    other: Array  # [T, A] int, the elites of another segment of the sample
+    others: Array  # [n, T, A] int, what was found in other segments, in the update before
     drift: Array  # [] how far a joint value moves between two syncs of the target network
     key: Array | None  # None: this segment is not searched
 
@@ -169,12 +169,13 @@ def search(
 
     def one(slot: Array, key: Array) -> tuple[Array, Array, Array]:
         q, avail = values.q[slot], segment.avail[slot]
-        first, other = greedy(q, avail), recall.other[slot]
-        can = jnp.take_along_axis(avail, other[:, None], axis=1)[:, 0]
-        starts = jnp.stack([first, recall.elite[slot], jnp.where(can, other, first)])
+        first, others = greedy(q, avail), recall.others[:, slot]
         table: Any = model.mixer.apply(
             params, values.hidden[slot], segment.state[slot], method="table"
         )
+        others = jnp.where(avail[jnp.arange(len(avail)), others], others, first)
+        worth = table.value(jax.vmap(table.total)(others))
+        starts = jnp.stack([first, recall.elite[slot], others[jnp.argmax(worth)]])
         best = best_joint_action(
             table, q, avail, starts, tolerance, key,
             restarts=budget.restarts, sweeps=budget.sweeps,

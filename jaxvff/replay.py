@@ -69,10 +69,14 @@ REPLAYS: dict[str, Callable[[int, int, tuple[float, float]], Replay]] = {
 }
 
 
+RECENT = 64  # segments
+
+
 class Elites(NamedTuple):
     """The best joint action known to every slot in replay, in a ring as long as the replay's."""
 
     action: Array  # [capacity, T, A]
+    recent: Array  # [RECENT, T, A], what searches found in the update before
     n_added: Array  # [] int, segments
     drift: Array  # [] running mean of how far a joint value is from the target network's
 
@@ -82,16 +86,29 @@ class Elites(NamedTuple):
         ring = self.action.at[place].set(action.astype(self.action.dtype))
         return self._replace(action=ring, n_added=self.n_added + len(action)), place
 
-    def improve(self, place: Array, action: Array, drift: Array) -> Elites:
-        """Write `action[M, T, A]` to the places `[M]`; one beyond the ring is nobody's."""
-        ring = self.action.at[place].set(action.astype(self.action.dtype), mode="drop")
-        return self._replace(action=ring, drift=0.99 * self.drift + 0.01 * drift)
+    def improve(self, place: Array, action: Array, searched: Array, drift: Array) -> Elites:
+        """Write `action[M, T, A]` to the places `[M]`; one beyond the ring is nobody's.
+
+        Also remember the rows `searched`, at least one, as recent.
+        """
+        action = action.astype(self.action.dtype)
+        return self._replace(
+            action=self.action.at[place].set(action, mode="drop"),
+            recent=action[searched[jnp.arange(RECENT) % len(searched)]],
+            drift=0.99 * self.drift + 0.01 * drift,
+        )
 
 
-def no_elites(spec: EnvSpec, capacity: int, n_slots: int) -> Elites:
-    """Elites of an empty replay."""
-    shape = (capacity, n_slots, spec.n_agents)
-    return Elites(jnp.zeros(shape, spec.action_dtype), jnp.array(0, jnp.int32), jnp.array(0.0))
+def no_elites(spec: EnvSpec, capacity: int, n_slots: int, key: Array) -> Elites:
+    """Elites of an empty replay; random ones are recent, so that no action's number is special."""
+    shape = (n_slots, spec.n_agents)
+    recent = jax.random.randint(key, (RECENT, *shape), 0, spec.n_actions)
+    return Elites(
+        action=jnp.zeros((capacity, *shape), spec.action_dtype),
+        recent=recent.astype(spec.action_dtype),
+        n_added=jnp.array(0, jnp.int32),
+        drift=jnp.array(0.0),
+    )
 
 
 class Placed(NamedTuple):

@@ -15,22 +15,29 @@ from jaxvff.types import Array
 class Table(NamedTuple):
     """The joint value of one state, in a form in which one agent's change of action is cheap.
 
-    Q(a) = elu(x) · out + y + offset,  (x, y) = bias + Σ_i parts[i, a_i]
+    Q(a) = elu(x) · out + y + listed[z] · weight + offset,  (x, y, z) = bias + Σ_i parts[i, a_i]
     """
 
-    parts: Array  # [A, U, E + 1]: to E hidden units, and to the joint value itself
-    bias: Array  # [E + 1]
+    parts: (
+        Array  # [A, U, E + 2]: to E hidden units, the joint value itself, and the place in a list
+    )
+    bias: Array  # [E + 2]
     out: Array  # [E]
     offset: Array  # []
+    listed: Array | None  # [L, D], what is known of the joint action at each place; None: no list
+    weight: Array | None  # [D]
 
     def total(self, action: Array) -> Array:
-        """All that matters of the joint action `[A]`: `[E + 1]`."""
+        """All that matters of the joint action `[A]`: `[E + 2]`."""
         taken = jnp.take_along_axis(self.parts, action[:, None, None], axis=1)[:, 0]
         return self.bias + jnp.sum(taken, axis=0)
 
     def value(self, total: Array) -> Array:
-        """The joint value `[...]` of `total[..., E + 1]`."""
-        return nn.elu(total[..., :-1]) @ self.out + total[..., -1] + self.offset
+        """The joint value `[...]` of `total[..., E + 2]`."""
+        value = nn.elu(total[..., :-2]) @ self.out + total[..., -2] + self.offset
+        if self.listed is None or self.weight is None:
+            return value
+        return value + self.listed[total[..., -1].astype(int)] @ self.weight
 
     def responses(self, action: Array) -> Array:
         """The joint values of every change of one agent's action in `action[A]`: `[A, U]`."""
@@ -63,7 +70,7 @@ def _turn(
     table: Table, avail: Array, action: Array, total: Array, agent: int
 ) -> tuple[Array, Array]:
     mine, now = table.parts[agent], action[agent]
-    options = total - mine[now] + mine  # [U, E + 1]
+    options = total - mine[now] + mine  # [U, E + 2]
     values = masked(table.value(options), avail[agent])
     best = jnp.argmax(values).astype(action.dtype)
     best = jnp.where(values[best] > values[now], best, now)

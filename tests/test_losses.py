@@ -23,7 +23,11 @@ SLOTS, BATCH = 9, 6
 
 
 ELITE = jnp.zeros((BATCH, SLOTS, SPEC.n_agents), jnp.int32)
-RECALL = Recall(ELITE, ELITE, jnp.zeros(BATCH), jax.random.split(jax.random.key(2), BATCH))
+RECALL = Recall(ELITE, ELITE[:, None], jnp.zeros(BATCH), jax.random.split(jax.random.key(2), BATCH))
+
+
+def recall(rows: jax.Array) -> Recall:
+    return jax.tree.map(lambda x: x[rows], RECALL)
 
 
 @functools.cache
@@ -39,7 +43,7 @@ def setup(name: str, *overrides: str):
         objective = lambda p: learner.batch_loss(
             model, bind_loss(one.method), AS_IS, p, target,
             replay.Sample(segments, None, None), None, (), hyper,
-            RECALL if METHODS[name].searches else None,
+            recall if METHODS[name].searches else None,
         )[0]  # fmt: skip
         return jax.value_and_grad(objective)(params)
 
@@ -105,7 +109,9 @@ def test_a_share_of_the_segments_is_searched_and_the_others_keep_their_elites() 
     model = learner.make_model(one, ENV)
     params, target = (learner.init_params(one, model, jax.random.key(k)) for k in (0, 1))
     hyper = jax.tree.map(jnp.float32, one.hyper())
-    unknown = RECALL._replace(elite=jnp.full_like(ELITE, -1))
+
+    def unknown(rows: jax.Array) -> Recall:
+        return recall(rows)._replace(elite=jnp.full_like(ELITE, -1))
 
     def outcome(fraction: float):
         return learner.batch_loss(
@@ -113,14 +119,15 @@ def test_a_share_of_the_segments_is_searched_and_the_others_keep_their_elites() 
             replay.Sample(batch(), None, None), None, (), hyper, unknown, fraction,
         )  # fmt: skip
 
-    _, (_, all_errors, (everyone, all_found)) = outcome(1.0)
-    _, (_, errors, (whose, found)) = outcome(0.4)
+    _, (_, all_errors, (everyone, all_found, _)) = outcome(1.0)
+    _, (_, errors, (whose, found, rows)) = outcome(0.4)
     np.testing.assert_allclose(errors, all_errors, rtol=1e-6)  # each in its own row
     searched = np.all(found[:, :-1] >= 0, axis=(1, 2))
     np.testing.assert_array_equal(everyone, np.arange(BATCH))
     # Nothing is written for the others: one of them may be a sampled segment's second copy.
     np.testing.assert_array_equal(whose, np.where(searched, np.arange(BATCH), BATCH))
-    assert searched.sum() == 3  # 2.4 of 6, rounded up
+    np.testing.assert_array_equal(rows, np.flatnonzero(searched))
+    assert len(rows) == 3  # 2.4 of 6, rounded up
     np.testing.assert_array_equal(found[searched], all_found[searched])
     assert np.all(found[~searched] == -1)
 
