@@ -26,6 +26,7 @@ CURVES = {
 LOGARITHMIC = ("td_error_abs", "max_error")
 SHARES = "shares"  # a panel of its own: one number per report, not one per seed
 MOST_CURVES = 20  # as many as tab20 has colours
+MOST_LINES = 40  # of rates below one another
 FEW_SEEDS = 10  # so many are shown one by one
 
 Curve = tuple[dict[str, Any], list[dict[str, Any]]]  # a record of show.py, its lines
@@ -63,7 +64,10 @@ def learned_tables(records: list[dict[str, Any]], path: Path, most: int = 12) ->
 
 
 def rates(records: list[dict[str, Any]], path: Path) -> None:
-    """Shares of seeds with their Wilson intervals, a line per sweep value."""
+    """Shares of seeds with their Wilson intervals: a line per sweep value, or a grid of many."""
+    if len(records) > MOST_LINES:
+        rate_grid(records, path)
+        return
     figure, axes = plt.subplots(
         1, len(show.RATES), figsize=(10, 0.24 * len(records) + 1.4), sharey=True,
         layout="constrained",
@@ -85,6 +89,34 @@ def rates(records: list[dict[str, Any]], path: Path) -> None:
     seeds = " or ".join(str(n) for n in sorted({len(r["seed"]) for r in records}))
     figure.suptitle(f"{seeds} seeds each, 95 % Wilson interval", fontsize=9)
     save(figure, path)
+
+
+def rate_grid(records: list[dict[str, Any]], path: Path) -> None:
+    """Shares of seeds, a row per method, a column per game; a cell has its Wilson interval."""
+    methods = list(dict.fromkeys(map(show.algorithm, records)))
+    games = list(dict.fromkeys(map(_game, records)))
+    size = (0.82 * len(games) + 1.8, 0.44 * len(methods) + 0.9)
+    figure, axes = plt.subplots(
+        len(show.RATES), 1, figsize=(size[0], len(show.RATES) * size[1]), layout="constrained"
+    )
+    for ax, (key, name) in zip(axes, show.RATES.items(), strict=True):
+        shares = np.full((len(methods), len(games)), np.nan)
+        for r in records:
+            rate, at = r["rates"][key], (methods.index(show.algorithm(r)), games.index(_game(r)))
+            shares[at] = rate["rate"]
+            color = "w" if rate["rate"] > 0.6 else "k"
+            ax.text(*at[::-1], f"{rate['rate']:.2f}", ha="center", va="bottom", color=color)
+            interval = f"{rate['low']:.2f} to {rate['high']:.2f}"
+            ax.text(*at[::-1], interval, ha="center", va="top", color=color, fontsize=6)
+        ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        ax.set_yticks(range(len(methods)), methods)
+        ax.set_xticks(range(len(games)), [g.replace(", ", "\n") for g in games], fontsize=7)
+        ax.set_title(f"{name}: share of seeds, 95 % Wilson interval")
+    save(figure, path)
+
+
+def _game(r: dict[str, Any]) -> str:
+    return ", ".join(filter(None, [show.task(r["env"]), show.label(r["sweep"])]))
 
 
 def heat_map(

@@ -139,3 +139,30 @@ def test_rates_of_a_sweep_are_drawn_a_line_per_value(tmp_path: Path, monkeypatch
     colors = [line.get_color() for line in figure.axes[0].get_lines()[::2]]
     assert colors[0] == colors[1] != colors[2] == colors[3], "a colour for each method"
     plt.close(figure)
+
+
+def test_rates_of_many_values_are_a_grid_of_methods_and_games(tmp_path: Path, monkeypatch) -> None:
+    methods, games = ["qmix", "vdn", "iql"], [f"g{i}" for i in range(14)]
+    records = [
+        {
+            "sweep": {"method": m, "env": g}, "method": m, "seed": [0, 1],
+            "env": {"kind": "matrix", "game": g},
+            "rates": {k: {"rate": (i + j) / 20, "low": 0.0, "high": 1.0} for k in show.RATES},
+        }
+        for i, m in enumerate(methods)
+        for j, g in enumerate(games)
+        if (m, g) != ("iql", "g0")  # what was not run is an empty cell
+    ]  # fmt: skip
+    drawn = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.append(figure))
+    plots.rates(records, tmp_path / "rates.png")
+    (figure,) = drawn
+    for ax in figure.axes:
+        assert [t.get_text() for t in ax.get_yticklabels()] == methods
+        assert [t.get_text() for t in ax.get_xticklabels()] == games
+        (image,) = ax.images
+        want = np.add.outer(np.arange(3), np.arange(14)) / 20
+        want[2, 0] = np.nan
+        np.testing.assert_allclose(image.get_array().filled(np.nan), want)
+        assert len(ax.texts) == 2 * len(records)
+    plt.close(figure)
