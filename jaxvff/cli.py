@@ -81,7 +81,7 @@ of each sweep value, and says how they ended. SMAX, MPE, overcooked and football
 
 REPRODUCE = """\
 usage: jaxvff reproduce table1|smax|smax_cpu|random_games [key=value ...]
-       jaxvff reproduce beyond|beyond_large|contextual|steps|predator_prey [key=value ...]
+       jaxvff reproduce beyond|contextual|steps|predator_prey [key=value ...]
        jaxvff reproduce <the same> resume=<run folder>
 
 table1: trains NM-QMIX, QMIX, VDN, QPLEX, QTRAN, Qatten, CW-QMIX and OW-QMIX on Games A and B for
@@ -94,8 +94,8 @@ corridor and 3s5z_vs_3s6z with SMAC's time limits; curves.png as the paper's Fig
 random_games: nine methods at three exploration levels on 1,000 random 3x3 games; rates.png.
 
 beyond: the two ordered methods beside all others on Games A and B, their negatives, climbing,
-penalty and random 3x3 games with uniform exploration, ours for 512 seeds; rates.png. beyond_large:
-random games of 3, 4 and 6 agents with 5 actions.
+penalty, and random games of 2 agents with 3 actions and of 3, 4 and 6 agents with 5, with uniform
+exploration; ordered_joint for 512 seeds of the 3x3 games, 64 of the others; rates.png.
 contextual: the same methods on 192 games a seed, told apart by features. steps: on games of several
 steps. predator_prey: on a small board with two penalties for hunting alone.
 

@@ -83,8 +83,8 @@ class Joint(nn.Module):
     @property
     def _strides(self) -> np.ndarray:
         """By which the actions are a joint action's place in the list; zeros without one."""
-        n_listed = self.spec.n_actions if self._has_list else 0
-        return n_listed ** np.arange(self.spec.n_agents) * self._has_list
+        n = self.spec.n_agents
+        return self.spec.n_actions ** np.arange(n) if self._has_list else np.zeros(n, int)
 
     def _list_weight(self, state: Array) -> Array:
         return jnp.append(self.hyper_list(state), 1.0)
