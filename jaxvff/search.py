@@ -15,12 +15,12 @@ from jaxvff.types import Array
 class Table(NamedTuple):
     """The joint value of one state, in a form in which one agent's change of action is cheap.
 
+    Places are float32 like all else, exact below 2**24.
+
     Q(a) = elu(x) · out + y + listed[z] · weight + offset,  (x, y, z) = bias + Σ_i parts[i, a_i]
     """
 
-    parts: (
-        Array  # [A, U, E + 2]: to E hidden units, the joint value itself, and the place in a list
-    )
+    parts: Array  # [A, U, E + 2]: to E hidden units, to the joint value, to the place in a list
     bias: Array  # [E + 2]
     out: Array  # [E]
     offset: Array  # []
