@@ -23,7 +23,8 @@ class Joint(nn.Module):
     Where there are `max_listed` joint actions or fewer, each of them has `action_dim` numbers of
     its own as well, which the state weighs, and one that is added in any state, all zero at first:
     a joint-action learner (Claus & Boutilier, 1998). Payoffs without a structure that a network
-    could find take as many numbers as there are payoffs.
+    could find take as many numbers as there are payoffs; where there is one, a list only adds
+    noise, hence none by default (docs/design.md).
     """
 
     spec: EnvSpec
@@ -31,7 +32,7 @@ class Joint(nn.Module):
     embed_dim: int = 32
     hypernet_dim: int = 64
     action_dim: int = 4
-    max_listed: int = 2**14  # joint actions
+    max_listed: int = 1  # joint actions; 1: no list
 
     def setup(self) -> None:
         a, s = self.spec.n_agents, self.spec.state_size
@@ -108,7 +109,7 @@ class JudgedQmix(nn.Module):
     embed_dim: int = 32
     hypernet_dim: int = 64
     action_dim: int = 4
-    max_listed: int = 2**14  # see Joint
+    max_listed: int = 1  # see Joint
 
     def setup(self) -> None:
         sizes = (self.embed_dim, self.hypernet_dim)
