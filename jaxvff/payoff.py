@@ -76,7 +76,9 @@ def score(table: Table, payoff: Array) -> Metrics:
     earned = payoff[tuple(jnp.argmax(table.utilities, axis=-1))]
     optimal = decided & (earned == jnp.max(payoff))
     regret = jnp.where(decided, jnp.max(payoff) - earned, jnp.nan)
-    max_error = jnp.max(jnp.abs(table.q_tot - payoff))  # max propagates NaN
+    error = jnp.abs(table.q_tot - payoff)
+    # Not left to max: over thousands of entries XLA's forgets NaN on a CPU (jax 0.10.2).
+    max_error = jnp.where(jnp.any(jnp.isnan(error)), jnp.nan, jnp.max(error))
     fit = max_error < FIT_TOLERANCE
     rates = {"fit": fit, "optimal": optimal, "both": fit & optimal}
     return {"max_error": max_error, "regret": regret, **rates}

@@ -125,6 +125,16 @@ def test_scores_count_ties_and_non_finite_values_as_failures() -> None:
         assert not payoff.score(table(q_tot, [[1, 0], [1, 0]]), y)["fit"]
 
 
+@pytest.mark.parametrize("where", [np.s_[:], 0, 15_000])
+def test_a_large_table_with_a_non_finite_value_does_not_fit(where) -> None:
+    y = jnp.zeros((5,) * 6)
+    utilities = jnp.eye(5)[jnp.zeros(6, int)]
+    assert payoff.score(payoff.Table(y, utilities), y)["fit"]
+    q_tot = y.ravel().at[where].set(jnp.nan).reshape(y.shape)
+    got = jax.jit(payoff.score)(payoff.Table(q_tot, utilities), y)
+    assert not got["fit"] and np.isnan(got["max_error"])
+
+
 def test_any_of_several_optima_counts() -> None:
     y = jnp.array([[10.0, 0.0], [0.0, 10.0]])
     for utilities in ([[1, 0], [1, 0]], [[0, 1], [0, 1]]):
