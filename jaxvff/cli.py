@@ -99,7 +99,7 @@ exploration; ordered_joint for 512 seeds of the 3x3 games, 64 of the others; rat
 contextual: the same methods on 192 games a seed, told apart by features. steps: on games of several
 steps. predator_prey: on a small board with two penalties for hunting alone.
 
-smax_cpu: nine methods on 3m, five seeds each; over two hours on a CPU.
+smax_cpu: all eleven methods on 3m, five seeds each; over two hours on a CPU.
 """
 
 STABILITY = """\

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
 from jaxvff import presets
+from jaxvff.methods import METHODS
 from jaxvff.types import UserError
 
 
@@ -38,3 +40,16 @@ def test_the_users_values_replace_those_of_all_parts() -> None:
 def test_a_method_that_no_part_has_is_refused() -> None:
     with pytest.raises(UserError, match=r"sweep.method='qmixx' is unknown; did you mean qmix\?"):
         presets.overrides("beyond", ["sweep.method=[qmixx]"])
+
+
+def test_only_methods_that_search_are_asked_to_bootstrap_on_what_they_find() -> None:
+    asked = [
+        part
+        for name in presets.names()
+        for part in presets.overrides(name, [])
+        if "target=search" in part
+    ]
+    assert len(asked) >= 2  # SMAX and predator-prey
+    for part in asked:
+        (methods,) = (o.removeprefix(presets.SWEPT) for o in part if o.startswith(presets.SWEPT))
+        assert all(METHODS[name].searches for name in yaml.safe_load(methods))

@@ -23,8 +23,8 @@ class Joint(nn.Module):
     Where there are `max_listed` joint actions or fewer, each of them has `action_dim` numbers of
     its own as well, which the state weighs, and one that is added in any state, all zero at first:
     a joint-action learner (Claus & Boutilier, 1998). Payoffs without a structure that a network
-    could find take as many numbers as there are payoffs; where there is one, a list only adds
-    noise, hence none by default (docs/design.md).
+    could find take as many numbers as there are payoffs; where there is one, a list did not help
+    and its noise went into the order, hence none by default (docs/design.md).
     """
 
     spec: EnvSpec
