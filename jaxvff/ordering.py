@@ -8,7 +8,7 @@ proved of this one: docs/theory.md.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from jaxvff import losses, targets
 from jaxvff.explore import greedy, masked
 from jaxvff.losses import Model, Values
 from jaxvff.rollout import Revise
-from jaxvff.search import best_joint_action
+from jaxvff.search import Table, best_joint_action
 from jaxvff.types import Array, Hyper, Metrics, Params, Segment
 
 SPREAD = 3.0  # margins by which a segment's worst response is below one that costs nothing
@@ -166,13 +166,16 @@ def search(
     # Before the search, not after: nothing in it needs a derivative.
     params, values = jax.lax.stop_gradient((params, values))
     tolerance = RESOLUTION * recall.drift
+    # Of all slots, as the loss evaluates its joint values: XLA computes what both need once.
+    per_slot = Table(0, 0, 0, 0, None, 0)  # type: ignore[arg-type]
+    tables = jax.vmap(
+        lambda *x: cast(Table, model.mixer.apply(params, *x, method="table")), out_axes=per_slot
+    )(values.hidden, segment.state)
 
     def one(slot: Array, key: Array) -> tuple[Array, Array, Array]:
         q, avail = values.q[slot], segment.avail[slot]
         first, others = greedy(q, avail), recall.others[:, slot]
-        table: Any = model.mixer.apply(
-            params, values.hidden[slot], segment.state[slot], method="table"
-        )
+        table = tables.at(slot)
         others = jnp.where(avail[jnp.arange(len(avail)), others], others, first)
         worth = table.value(jax.vmap(table.total)(others))
         starts = jnp.stack([first, recall.elite[slot], others[jnp.argmax(worth)]])

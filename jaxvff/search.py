@@ -26,6 +26,11 @@ class Table(NamedTuple):
     listed: Array | None  # [L, D], what is known of the joint action at each place; None: no list
     weight: Array | None  # [D]
 
+    def at(self, slot: Array) -> Table:
+        """One of several states' tables, stacked but for the list."""
+        rest = self._replace(listed=None)
+        return jax.tree.map(lambda x: x[slot], rest)._replace(listed=self.listed)
+
     def total(self, action: Array) -> Array:
         """All that matters of the joint action `[A]`: `[E + 2]`."""
         taken = jnp.take_along_axis(self.parts, action[:, None, None], axis=1)[:, 0]
