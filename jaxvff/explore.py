@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import distrax
+import jax
 import jax.numpy as jnp
 
 from jaxvff.types import Array, Hyper
@@ -18,6 +19,16 @@ def masked(q: Array, avail: Array) -> Array:
 def greedy(q: Array, avail: Array) -> Array:
     """The available action with the largest utility: `q[..., U]` -> `[...]` int."""
     return jnp.argmax(masked(q, avail), axis=-1)
+
+
+def any_available(key: Array, avail: Array, n: int) -> Array:
+    """`n` uniformly random available joint actions `[n, A]` int, of `avail[A, U]`.
+
+    One random number an action: a categorical draws one for each of its alternatives.
+    """
+    count = jnp.cumsum(avail, axis=-1)
+    nth = jax.random.randint(key, (n, len(avail)), 0, count[:, -1])
+    return jnp.argmax(count > nth[..., None], axis=-1)
 
 
 def linear(start: Array | float, end: Array, step: Array, steps: Array) -> Array:

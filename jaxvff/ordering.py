@@ -8,6 +8,7 @@ proved of this one: docs/theory.md.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -17,7 +18,7 @@ from jaxvff import losses, targets
 from jaxvff.explore import greedy, masked
 from jaxvff.losses import Model, Values
 from jaxvff.rollout import Revise
-from jaxvff.search import Table, best_joint_action
+from jaxvff.search import PER_STATE, Table, best_joint_action
 from jaxvff.types import Array, Hyper, Metrics, Params, Segment
 
 SPREAD = 3.0  # margins by which a segment's worst response is below one that costs nothing
@@ -167,10 +168,8 @@ def search(
     params, values = jax.lax.stop_gradient((params, values))
     tolerance = RESOLUTION * recall.drift
     # Of all slots, as the loss evaluates its joint values: XLA computes what both need once.
-    per_slot = Table(0, 0, 0, 0, None, 0)  # type: ignore[arg-type]
-    tables = jax.vmap(
-        lambda *x: cast(Table, model.mixer.apply(params, *x, method="table")), out_axes=per_slot
-    )(values.hidden, segment.state)
+    of_slot = partial(_table, model, params)
+    tables = jax.vmap(of_slot, out_axes=PER_STATE)(values.hidden, segment.state)
 
     def one(slot: Array, key: Array) -> tuple[Array, Array, Array]:
         q, avail = values.q[slot], segment.avail[slot]
@@ -192,6 +191,11 @@ def search(
     return recall.elite.at[:n].set(found), nothing.at[:n].set(wanted), weightless.at[:n].set(weight)
 
 
+def _table(model: Model, params: Any, hidden: Array, state: Array) -> Table:
+    """All joint values of one step: `hidden[A, H]`, `state[S]`."""
+    return cast(Table, model.mixer.apply(params, hidden, state, method="table"))
+
+
 def seeking(model: Model, params: Any, share: float, budget: Budget) -> Revise:
     """The joint action that a search finds, instead of a `share` of those that agents pick.
 
@@ -208,7 +212,7 @@ def seeking(model: Model, params: Any, share: float, budget: Budget) -> Revise:
         state: Array, key: Array, action: Array, q: Array, avail: Array, features: Array
     ) -> Array:
         coin, key = jax.random.split(key)
-        table: Any = model.mixer.apply(params, features, state, method="table")
+        table = _table(model, params, features, state)
         found = best_joint_action(
             table, q, avail, greedy(q, avail)[None], jnp.zeros(()), key,
             restarts=budget.restarts, sweeps=budget.sweeps,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxvff.explore import greedy, masked
+from jaxvff.explore import any_available, greedy, masked
 from jaxvff.types import Array
 
 
@@ -27,7 +27,7 @@ class Table(NamedTuple):
     weight: Array | None  # [D]
 
     def at(self, slot: Array) -> Table:
-        """One of several states' tables, stacked but for the list."""
+        """One of several states' tables, stacked along PER_STATE."""
         rest = self._replace(listed=None)
         return jax.tree.map(lambda x: x[slot], rest)._replace(listed=self.listed)
 
@@ -47,6 +47,10 @@ class Table(NamedTuple):
         """The joint values of every change of one agent's action in `action[A]`: `[A, U]`."""
         mine = jnp.take_along_axis(self.parts, action[:, None, None], axis=1)
         return self.value(self.total(action) - mine + self.parts)
+
+
+# Axes under which a vmap stacks tables of several states: the list is the same in all of them.
+PER_STATE = Table(0, 0, 0, 0, None, 0)  # type: ignore[arg-type]
 
 
 def _elu(x: Array) -> Array:
@@ -86,13 +90,6 @@ def _turn(
     return action.at[agent].set(best), total - mine[now] + mine[best]
 
 
-def _any_available(key: Array, avail: Array, n: int) -> Array:
-    """Joint actions `[n, A]`, uniform over what is available: one random number an action."""
-    count = jnp.cumsum(avail, axis=-1)  # [A, U]
-    nth = jax.random.randint(key, (n, len(avail)), 0, count[:, -1])
-    return jnp.argmax(count > nth[..., None], axis=-1)
-
-
 def best_joint_action(
     table: Table,
     q: Array,
@@ -122,7 +119,7 @@ def best_joint_action(
     Returns:
       The joint action `[A]`. It costs (n + restarts) · sweeps · A · U values of Q.
     """
-    random = _any_available(key, avail, restarts)
+    random = any_available(key, avail, restarts)
     starts = jnp.concatenate([starts, random.astype(starts.dtype)])
     ends = jax.vmap(lambda start: ascend(table, avail, start, sweeps))(starts)
     ends = jnp.concatenate([greedy(q, avail)[None].astype(ends.dtype), ends])

@@ -118,6 +118,16 @@ def test_evaluation_means_are_over_episodes_however_long_they_are() -> None:
         assert play.length <= toy.SPEC.episode_limit
 
 
+def test_any_available_joint_action_is_as_likely_as_any_other() -> None:
+    avail = jnp.array([[True, False, True, True], [False, False, True, True]])
+    drawn = np.asarray(explore.any_available(jax.random.key(0), avail, 60_000))
+    joint = np.zeros((4, 4))
+    np.add.at(joint, tuple(drawn.T), 1 / len(drawn))
+    expected = np.outer(avail[0], avail[1]) / 6
+    np.testing.assert_array_equal(joint[expected == 0], 0)
+    np.testing.assert_allclose(joint, expected, atol=0.01)  # 6 standard deviations
+
+
 def test_epsilon_greedy_explores_with_probability_epsilon() -> None:
     q, avail = jnp.array([[1.0, 3.0, 2.0, 9.0]]), jnp.array([[True, True, True, False]])
     keys = jax.random.split(jax.random.key(0), 20_000)
