@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxvff import sharding
+from jaxvff.core import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "flashbax", "jaxmarl")
@@ -65,7 +65,7 @@ def about() -> dict[str, Any]:
     """The machine, the versions, and our commit."""
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
-        "machine": {"cpu": cpu_name(), "cores": sharding.cores(), "system": platform.system()},
+        "machine": {"cpu": cpu_name(), "cores": machine.cores(), "system": platform.system()},
         "versions": {"python": sys.version.split()[0], **packages},
         "commit": commit(ROOT),
     }

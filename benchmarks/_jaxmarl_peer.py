@@ -27,7 +27,7 @@ import flashbax
 import jax
 import yaml
 
-from jaxvff.sharding import cores
+from jaxvff.core.machine import cores
 
 IMPORTED_S = time.monotonic()
 SHORT = 2  # updates of the short program, which says what a run starts with

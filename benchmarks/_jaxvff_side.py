@@ -15,8 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxvff import sharding, train
-from jaxvff.plan import plan
+from jaxvff.core import machine
+from jaxvff.runs.plan import plan
+from jaxvff.training import lanes, program, sharding
 
 
 class Clock:
@@ -46,7 +47,7 @@ def measure(overrides: list[str], updates: int, learn: bool) -> dict[str, Any]:
     """
     (group,) = plan(overrides)
     one, clock = group.config, Clock()
-    program = train.program(one, group.values[0].env, group.n_lanes)
+    program = program.program(one, group.values[0].env, group.n_lanes)
     lane = sharding.place(group.lanes(), program.mesh)
 
     def compiled(f: Any, *args: Any) -> Any:
@@ -62,14 +63,14 @@ def measure(overrides: list[str], updates: int, learn: bool) -> dict[str, Any]:
     if learn != (first == 0):
         raise SystemExit(f"learn_start={one.learn_start} does not fit --learn={learn}")
 
-    def go(carry: train.Carry) -> train.Carry:
+    def go(carry: lanes.Carry) -> lanes.Carry:
         left = updates
         while left:
             n = left if learn else min(left, first)
             carry, left = advance(carry, lane, 0, n), left - n
         return carry
 
-    def counts(carry: train.Carry) -> tuple[int, int]:
+    def counts(carry: lanes.Carry) -> tuple[int, int]:
         learned = float(np.asarray(carry.totals["learned"])[0])  # iterations
         return int(np.asarray(carry.state.env_steps).sum()), round(learned) * one.updates
 
@@ -95,7 +96,7 @@ def measure(overrides: list[str], updates: int, learn: bool) -> dict[str, Any]:
         "parameters": parameters,
         "replay_bytes_per_seed": size,
         "replay_slots_per_seed": one.buffer_size * one.segment_length,
-        "cores": sharding.cores(),
+        "cores": machine.cores(),
         **times,
     }
 

@@ -22,7 +22,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jaxvff import sharding
+from jaxvff.core import machine
+from jaxvff.settings import build
+from jaxvff.training import sharding
 
 sharding.use_all_cores()  # as the command line does, before JAX starts
 
@@ -32,13 +34,14 @@ from _common import about
 from rich.console import Console
 from rich.table import Table
 
-from jaxvff import experiment, explore, learner
-from jaxvff.bridge.play import Brain
-from jaxvff.bridge.pool import Pool
+from jaxvff.core.files import write_json
+from jaxvff.core.types import HostEnv
 from jaxvff.envs.host import game
-from jaxvff.log import write_json
-from jaxvff.plan import plan
-from jaxvff.types import HostEnv
+from jaxvff.playing import explore
+from jaxvff.playing.host.play import Brain
+from jaxvff.playing.host.pool import Pool
+from jaxvff.runs import execute
+from jaxvff.runs.plan import plan
 
 TASKS = ("academy_3_vs_1_with_keeper", "academy_counterattack_easy", "academy_counterattack_hard")
 SIDES = ("wrappers", "serial", "workers", "inference", "learning")
@@ -109,7 +112,7 @@ def workers(pool: Pool, env: HostEnv) -> Callable[[], int]:
 
 def inference(pool: Pool, group: Any) -> Callable[[], int]:
     """A step of a group of games, decided by the policy."""
-    model = learner.make_model(group.config, group.values[0].env)
+    model = build.make_model(group.config, group.values[0].env)
     policy = explore.EXPLORERS[group.config.explore]
     brain = Brain(model.utility, policy, group.lanes().hyper, GAMES, 0)
     params = brain.take(jax.vmap(model.utility.init)(jax.random.split(jax.random.key(0), 1)))
@@ -172,7 +175,7 @@ def measure(task: str, rounds: int, seconds: float) -> dict[str, Any]:
     updates = max(1, round(GAMES * SEGMENT / slots / EPISODES_PER_UPDATE))
     (group,) = plan([*overrides, f"updates={updates}"])
     seen: dict[str, list[float]] = {side: [] for side in SIDES}
-    with Pool(env, GAMES, [0]) as pool, experiment.open_program(group) as program:
+    with Pool(env, GAMES, [0]) as pool, execute.open_program(group) as program:
         lane = sharding.place(group.lanes(), program.mesh)
         plays: dict[str, Callable[[], int]] = {
             "wrappers": wrappers(task, env), "serial": serial(task, env),
@@ -231,7 +234,7 @@ def main() -> None:
         rows.append(measure(task, args.rounds, args.seconds))
         record = {
             "what": "env steps per second on Google Research Football, random actions",
-            "workers": sharding.cores(), "games": GAMES, "rounds": args.rounds,
+            "workers": machine.cores(), "games": GAMES, "rounds": args.rounds,
             "seconds": args.seconds,
             "overrides": OVERRIDES, **about(),
             "command": "python benchmarks/host_speed.py", "results": rows,

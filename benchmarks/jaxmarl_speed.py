@@ -28,7 +28,7 @@ from _common import about, end_children_on_term, last_json
 from rich.console import Console
 from rich.table import Table
 
-from jaxvff.log import write_json
+from jaxvff.core.files import write_json
 
 HERE = Path(__file__).parent
 SLOTS, UPDATES, BUFFER = 128, 8, 5000

@@ -21,7 +21,8 @@ from typing import Any
 
 from _common import cpu_name
 
-from jaxvff import sharding
+from jaxvff.core import machine
+from jaxvff.training import sharding
 
 PEER = Path(__file__).with_name("_pymarl2_peer.py")
 RECORD = Path(__file__).with_name("results") / "pymarl2_matrix.json"
@@ -38,7 +39,7 @@ def peer(args: argparse.Namespace) -> dict[str, Any]:
         "--warmup",
         "200",
         "--threads",
-        str(sharding.cores()),
+        str(machine.cores()),
     ]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -46,8 +47,8 @@ def peer(args: argparse.Namespace) -> dict[str, Any]:
 
 def ours(seeds: int, seconds: float, codec: bool = True) -> dict[str, Any]:
     """One timed program of ours; without the codec, every sample is computed on its own."""
-    from jaxvff import bench
-    from jaxvff.plan import plan
+    from jaxvff.cli.main import bench
+    from jaxvff.runs.plan import plan
 
     (group,) = plan([*OURS, f"seeds={seeds}"])
     if not codec:
@@ -69,7 +70,7 @@ def main() -> None:
     args = parser.parse_args()
     sharding.use_all_cores()
 
-    from jaxvff import show
+    from jaxvff.reports.machine import machine as versions
 
     peers: list[dict[str, Any]] = []
     mine: dict[str, list[dict[str, Any]]] = {}
@@ -107,7 +108,7 @@ def main() -> None:
         },
         "ours": table,
         "rounds": args.rounds,
-        "machine": {"cores": sharding.cores(), "cpu": cpu_name(), **show.machine()},
+        "machine": {"cores": machine.cores(), "cpu": cpu_name(), **versions()},
         "command": "python benchmarks/pymarl2.py CHECKOUT --peer-python PYTHON",
     }  # fmt: skip
     args.record.parent.mkdir(exist_ok=True)

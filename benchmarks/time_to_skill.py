@@ -32,8 +32,8 @@ from _common import about, end_children_on_term, last_json
 from rich.console import Console
 from rich.table import Table
 
-from jaxvff import sharding
-from jaxvff.log import write_json
+from jaxvff.core import machine
+from jaxvff.core.files import write_json
 
 HERE = Path(__file__).parent
 # Overrides of `jaxvff train`, but for the map, the seed and the folder.
@@ -71,7 +71,7 @@ def ours(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         run_dir, log = Path(folder) / "run", Path(folder) / "log"
         settings = {"env": f"smax/{name}", "seed": seed, **OURS, "run_dir": run_dir}
         overrides = [f"{k}={v}" for k, v in settings.items()]
-        command = [sys.executable, "-m", "jaxvff.cli", "train", *overrides]
+        command = [sys.executable, "-m", "jaxvff.cli.main", "train", *overrides]
         curve: list[dict[str, Any]] = []
         with log.open("w") as output:
             began = time.monotonic()
@@ -211,7 +211,7 @@ def main() -> None:
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         for name in args.maps:
             for side in args.sides:
-                at_start = {"load": os.getloadavg()[0], "cores": sharding.cores()}
+                at_start = {"load": os.getloadavg()[0], "cores": machine.cores()}
                 if side == "ours":
                     run = ours(name, seed, args)
                 else:
@@ -240,7 +240,7 @@ def write(
         "notes": NOTES,
         "table": table,
         "max_seconds": args.max_seconds,
-        "ours": {"command": "python -m jaxvff.cli train", "overrides": OURS},
+        "ours": {"command": "python -m jaxvff.cli.main train", "overrides": OURS},
         "peers": PEERS,
         **about(),
         "command": "python benchmarks/time_to_skill.py CHECKOUT",

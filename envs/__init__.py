@@ -1,32 +1,35 @@
-"""Environments by name. A new one is one file here and one row in ENVS.
+"""Environments by name.
 
-This package imports nothing of jaxvff but its types. A row loads its module when it is called, so
-that a missing game costs nobody else anything.
+A new one is a module in this folder and a row in ENVS. A row names the module's `KIND`: the options
+that the environment takes, and the function that makes it from them.
+
+A row is imported when it is asked for. To list the names therefore needs neither JAX nor any game,
+and a game that is not installed is in nobody's way.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from jaxvff.types import Env, HostEnv
+from jaxvff.core.registry import Registry
 
+if TYPE_CHECKING:
+    from jaxvff.core.types import EnvKind
 
-def _in(module: str, name: str = "make") -> Callable[[], Callable[..., Env | HostEnv]]:
-    return lambda: getattr(importlib.import_module(f"jaxvff.envs.{module}"), name)
-
-
-# kind -> a function that imports the module and returns its make(**options)
-ENVS: dict[str, Callable[[], Callable[..., Env | HostEnv]]] = {
-    "matrix": _in("matrix"),
-    "contextual": _in("contextual"),
-    "matrix_steps": _in("matrix_steps"),
-    "predator_prey": _in("predator_prey"),
-    "smax": _in("smax"),
-    "jaxmarl": _in("jaxmarl"),
-    "grf": _in("hosted", "grf"),
-    "smac": _in("hosted", "smac"),
-    "smacv2": _in("hosted", "smacv2"),
-    "smaclite": _in("hosted", "smaclite"),
-    "custom": _in("hosted", "custom"),
-}
+ENVS: Registry[EnvKind] = Registry(
+    {
+        # On the device, as JAX functions.
+        "matrix": "jaxvff.envs.matrix:KIND",
+        "contextual": "jaxvff.envs.contextual:KIND",
+        "matrix_steps": "jaxvff.envs.matrix_steps:KIND",
+        "predator_prey": "jaxvff.envs.predator_prey:KIND",
+        "smax": "jaxvff.envs.smax:KIND",
+        "jaxmarl": "jaxvff.envs.jaxmarl:KIND",
+        # On the host, in worker processes.
+        "grf": "jaxvff.envs.grf:KIND",
+        "smac": "jaxvff.envs.smac:KIND",
+        "smacv2": "jaxvff.envs.smacv2:KIND",
+        "smaclite": "jaxvff.envs.smaclite:KIND",
+        "custom": "jaxvff.envs.custom:KIND",
+    }
+)

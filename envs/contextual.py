@@ -3,29 +3,70 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvff.envs.checks import whole
+from jaxvff.core.errors import UserError
+from jaxvff.core.options import check, option
+from jaxvff.core.types import Array, Codec, Env, EnvKind, EnvSpec, Outcome, Segment, View
 from jaxvff.envs.matrix import GAMES, one_step_plays
-from jaxvff.types import Array, Codec, Env, EnvSpec, Outcome, Segment, UserError, View
 
 MIXED = ("a", "b", "random")  # a third of the contexts each
-NAMES = ("mixed", "random", *GAMES)
 NAMED_SIZE = (2, 3)  # agents and actions of every game in GAMES
 MAX_PAYOFFS = 1_000_000  # of all contexts together, 4 MB a seed
 
 
-class Contexts(NamedTuple):
-    """The games of one seed, C of them: Env.params."""
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How many games there are, and what their payoffs are."""
 
-    payoff: Any  # [C] + [U] * A, expected rewards in env units
-    features: Any  # [C, F], what is observed; all features[:, 0] differ
-    noise: Any  # [], standard deviation of the reward, env units
+    game: str = option(
+        "mixed",
+        "what a context's payoffs are: Game A, Game B and random ones in equal shares (mixed), "
+        "from U(-10, 10) (random), or a published game's; labels of published games are permuted",
+        names=("mixed", "random", *GAMES),
+    )
+    states: int = option(192, "contexts, all equally likely", low=1)
+    features: int = option(16, "entries of a context's feature vector, from N(0, 1)", low=1)
+    noise: float = option(
+        0.0,
+        "standard deviation of the Gaussian noise of the reward",
+        unit="env units",
+        low=0,
+        traced=True,
+    )
+    n_agents: int = option(2, "agents; other than 2 in random games alone", low=2)
+    n_actions: int = option(3, "actions per agent; other than 3 in random games alone", low=2)
+
+    def __post_init__(self) -> None:
+        check(self, "env.")
+        if self.game != "random" and (self.n_agents, self.n_actions) != NAMED_SIZE:
+            raise UserError(
+                f"env.n_agents={self.n_agents}, env.n_actions={self.n_actions}: the games of "
+                f"env.game={self.game} have 2 agents and 3 actions; other sizes need "
+                "env.game=random"
+            )
+        # In logarithms: the power itself may be too large for any float.
+        log_payoffs = math.log(self.states) + self.n_agents * math.log(self.n_actions)
+        if log_payoffs > math.log(MAX_PAYOFFS):
+            raise UserError(
+                f"env.states={self.states} times env.n_actions={self.n_actions} to the power "
+                f"env.n_agents={self.n_agents} exceeds {MAX_PAYOFFS} payoffs; take fewer"
+            )
+
+
+class Contexts(NamedTuple):
+    """The C games of one seed: Env.params. NumPy arrays until the environment is made."""
+
+    payoff: Array | np.ndarray  # [C] + [U] * A, expected rewards in env units
+    features: Array | np.ndarray  # [C, F], what is observed; all features[:, 0] differ
+    noise: Array | np.float32  # [], standard deviation of the reward, env units
 
 
 class State(NamedTuple):
@@ -36,94 +77,64 @@ class State(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """T slots in replay; a context goes by its first feature, which no other one has."""
+    """T slots in replay. A context is known by its first feature, which no other context has."""
 
     feature: Array  # [T]
     action: Array  # [T, A] unsigned int
     reward: Array  # [T]
 
 
-def make(
-    *,
-    game: str = "mixed",
-    states: int = 192,
-    features: int = 16,
-    noise: float = 0.0,
-    n_agents: int = 2,
-    n_actions: int = 3,
-) -> Env:
+def make(options: Options) -> Env:
     """A game whose payoffs depend on a context, drawn anew for each episode.
 
     All agents observe the features of the context, which are also the state; after the step they
-    are zeros. Every seed has payoffs and features of its own. What counts as a success is the
-    expected payoff, whatever the noise did.
+    are zeros. Every seed has payoffs and features of its own.
 
-    Args:
-      game: "mixed" (a third of the contexts is Game A, a third Game B, a third random), "random",
-        or a name in GAMES. Payoffs of random games are drawn from U(-10, 10); in the others the
-        actions of every agent are permuted, context by context, so that labels say nothing.
-      states: number of contexts, all equally likely.
-      features: entries of a context's feature vector, drawn from N(0, 1).
-      noise: standard deviation of the Gaussian noise of the reward, env units, 0 or more. Traced.
-      n_agents: of random games.
-      n_actions: of random games.
+    Results compare the expected payoff of the joint action with the largest one of its context:
+    `win_rate` counts where they are equal, `regret` is how far they are apart. Noise changes
+    neither.
 
     Returns:
       An Env whose `params` are Contexts.
-
-    Raises:
-      UserError: an unknown name, or a number out of range.
     """
-    if game not in NAMES:
-        raise UserError(f"env.game={game!r} is unknown; choose one of {', '.join(NAMES)}")
-    whole("states", states, 1)
-    whole("features", features, 1)
-    whole("n_agents", n_agents, 2)
-    whole("n_actions", n_actions, 2)
-    if game != "random" and (n_agents, n_actions) != NAMED_SIZE:
-        raise UserError(
-            f"env.n_agents={n_agents}, env.n_actions={n_actions}: the games of env.game={game} "
-            "have 2 agents and 3 actions; other sizes need env.game=random"
-        )
-    if math.log(states) + n_agents * math.log(n_actions) > math.log(MAX_PAYOFFS):
-        raise UserError(
-            f"env.states={states} times env.n_actions={n_actions} to the power "
-            f"env.n_agents={n_agents} exceeds {MAX_PAYOFFS} payoffs; take fewer"
-        )
-    number = isinstance(noise, (int, float)) and not isinstance(noise, bool)
-    if not number or not 0 <= noise < math.inf:
-        raise UserError(
-            f"env.noise={noise!r} must be a finite number, 0 or more: the standard deviation of "
-            "the reward's noise, such as 1.0"
-        )
-    spec = EnvSpec(n_agents, n_actions, features, features, episode_limit=1)
-    draw = partial(_contexts, game, states, features, noise, spec)
+    spec = EnvSpec(
+        n_agents=options.n_agents,
+        n_actions=options.n_actions,
+        obs_size=options.features,
+        state_size=options.features,
+        episode_limit=1,
+    )
+    draw = partial(_contexts, options)
     return _env(spec, draw(0))._replace(params_of=draw)
 
 
-def _contexts(
-    game: str, states: int, n_features: int, noise: float, spec: EnvSpec, seed: int
-) -> Contexts:
-    rng = np.random.default_rng(seed)
-    cells = (spec.n_actions,) * spec.n_agents
-    payoff = np.empty((states, *cells), np.float32)
-    kinds = MIXED if game == "mixed" else (game,)
-    for i, kind in enumerate(kinds):
-        part = payoff[i :: len(kinds)]
-        if kind == "random":
+KIND = EnvKind(Options, make)
+
+
+def _contexts(options: Options, seed: int) -> Contexts:
+    """The contexts of a seed, as NumPy arrays."""
+    rng, n_contexts = np.random.default_rng(seed), options.states
+    payoff = np.empty((n_contexts, *(options.n_actions,) * options.n_agents), np.float32)
+    games = MIXED if options.game == "mixed" else (options.game,)
+    for i, game in enumerate(games):
+        part = payoff[i :: len(games)]  # a view: filling it fills `payoff`
+        if game == "random":
             part[:] = rng.uniform(-10, 10, part.shape)
         else:
-            part[:] = _relabelled(rng, np.array(GAMES[kind]), len(part))
-    features = rng.normal(size=(states, n_features)).astype(np.float32)
-    # Two float32 of a few hundred are the same once in some thousand seeds: draw those again.
-    while len(first := np.unique(features[:, 0], return_index=True)[1]) < states:
-        again = np.delete(np.arange(states), first)
+            part[:] = _relabelled(rng, np.array(GAMES[game]), len(part))
+    features = rng.normal(size=(n_contexts, options.features)).astype(np.float32)
+    # Among a few hundred float32, two are equal once in some thousand seeds: draw those again.
+    while len(first := np.unique(features[:, 0], return_index=True)[1]) < n_contexts:
+        again = np.delete(np.arange(n_contexts), first)
         features[again, 0] = rng.normal(size=len(again))
-    return Contexts(payoff, features, np.float32(noise))
+    return Contexts(payoff, features, np.float32(options.noise))
 
 
 def _relabelled(rng: np.random.Generator, table: np.ndarray, n: int) -> np.ndarray:
-    """`n` copies `[n, U, U]` of a table, rows and columns of each one permuted."""
+    """`n` copies `[n, U, U]` of a table `[U, U]`, rows and columns of each permuted at random.
+
+    Labels of actions then say nothing about where the optimum is.
+    """
     labels = np.tile(np.arange(len(table)), (n, 2, 1))
     rows, columns = np.moveaxis(rng.permuted(labels, axis=-1), 1, 0)
     return table[rows[:, :, None], columns[:, None, :]]
@@ -155,18 +166,26 @@ def _env(spec: EnvSpec, contexts: Contexts) -> Env:
             avail=jnp.ones((spec.n_agents, spec.n_actions), bool),
         )
 
-    params = jax.tree.map(jnp.asarray, contexts)
-    return Env(spec, params, reset, step, observe, ("contextual", spec), _codec(spec, observe))
+    return Env(
+        spec=spec,
+        params=jax.tree.map(jnp.asarray, contexts),
+        reset=reset,
+        step=step,
+        observe=observe,
+        signature=("contextual", spec),
+        codec=_codec(spec, observe),
+    )
 
 
-def _codec(spec: EnvSpec, observe: Any) -> Codec:
+def _codec(spec: EnvSpec, observe: Callable[[State, Contexts], View]) -> Codec:
     """Ten bytes a slot for two agents; observations and state come from the context."""
 
     def pack(segment: Segment) -> Stored:
         action = segment.action.astype(spec.action_dtype)
-        return Stored(segment.state[:, 0], action, segment.reward)
+        return Stored(feature=segment.state[:, 0], action=action, reward=segment.reward)
 
     def unpack(stored: Stored, params: Contexts) -> Segment:
+        # [T]; in a slot after a step the features are zeros, and any context will do.
         context = jnp.argmax(stored.feature[:, None] == params.features[:, 0], axis=1)
         return one_step_plays(
             lambda final: jax.vmap(observe, (0, None))(State(context, jnp.asarray(final)), params),

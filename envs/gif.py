@@ -4,16 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DPI = 80
 HOLD_S = 2  # how long the end stays
 
+Frame = TypeVar("Frame")
+
 
 def write(
-    figure: Any, path: Path, frames: Iterable[Any], draw: Callable[[Any], None], *, fps: int
+    figure: Figure,
+    path: Path,
+    frames: Iterable[Frame],
+    draw: Callable[[Frame], None],
+    *,
+    fps: int,
 ) -> None:
-    """A frame for each of `frames`, after `draw` of it; the last one stays for HOLD_S seconds."""
+    """Write a GIF whose last frame stays for HOLD_S seconds.
+
+    Args:
+      figure: what is shown.
+      path: the GIF.
+      frames: what each frame shows.
+      draw: brings the figure to what a frame shows.
+      fps: frames a second.
+    """
     from matplotlib.animation import PillowWriter
 
     writer = PillowWriter(fps=fps)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import io
 import sys
 import warnings
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -14,8 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvff.core.errors import UserError, check_name
+from jaxvff.core.options import check, option
+from jaxvff.core.types import Array, Env, EnvKind, EnvParams, EnvSpec, EnvState, Outcome, View
 from jaxvff.envs import jaxmarl_render
-from jaxvff.types import Array, Env, EnvSpec, Outcome, UserError, View
+
+# The team reward of all agents' rewards [A]; "shared" is what they all get.
+TEAM_REWARDS = {"shared": lambda r: r[0], "sum": jnp.sum, "mean": jnp.mean}
+CHECK_ENVS, CHECK_STEPS = 64, 25  # of the random play that tells whether rewards are shared
 
 
 def quiet_import() -> ModuleType:
@@ -37,65 +44,64 @@ def quiet_import() -> ModuleType:
     return jaxmarl
 
 
-TEAM_REWARDS = ("shared", "sum", "mean")
-CHECK_ENVS, CHECK_STEPS = 64, 25  # random play that looks whether rewards are shared
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which environment, and what its agents' rewards become."""
+
+    name: str = option(MISSING, "the environment, as in jaxmarl.make")
+    options: Mapping[str, Any] | None = option(
+        None, "its keyword arguments; overcooked takes the name of a layout"
+    )
+    team_reward: str = option(
+        "shared",
+        "the team's reward: the one that all agents share, or the sum or mean of theirs",
+        names=TEAM_REWARDS,
+    )
+    reward_scale: float = option(1.0, "factor on all rewards", low=0, above=True)
+
+    def __post_init__(self) -> None:
+        check(self, "env.")
+        check_name(self.name, sorted(quiet_import().registered_envs), "env.name")
+        if "SMAX" in self.name:
+            raise UserError(
+                f"env.name={self.name!r} has environments of its own; use env=smax/<map>"
+            )
 
 
-def make(
-    *,
-    name: str,
-    options: dict[str, Any] | None = None,
-    team_reward: str = "shared",
-    reward_scale: float = 1.0,
-) -> Env:
+def make(options: Options) -> Env:
     """An environment of JaxMARL behind `Env`.
 
     Observations and action sets are padded to the largest of all agents. The state is what all
     agents observe, as in JaxMARL's own Q-learning baselines.
 
-    Args:
-      name: as in jaxmarl.make.
-      options: its keyword arguments; `layout` of overcooked is a name.
-      team_reward: "shared" wants equal rewards for all agents; "sum" and "mean" make one of them.
-      reward_scale: factor on all rewards.
-
     Raises:
-      UserError: an unknown name or option, continuous actions, or rewards that differ.
+      UserError: continuous actions, options that the environment does not take, or rewards that
+        differ between agents although `team_reward` says that they are shared.
     """
-    jaxmarl = quiet_import()
-    known = sorted(jaxmarl.registered_envs)
-    if name not in known:
-        near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.3)
-        raise UserError(f"env.name={name!r} is unknown; choose one of {', '.join(near or known)}")
-    if "SMAX" in name:
-        raise UserError(f"env.name={name!r} has environments of its own; use env=smax/<map>")
-    if team_reward not in TEAM_REWARDS:
-        raise UserError(f"env.team_reward={team_reward!r}; choose one of {', '.join(TEAM_REWARDS)}")
-    if not isinstance(reward_scale, int | float) or not 0 < reward_scale < np.inf:
-        raise UserError(f"env.reward_scale={reward_scale!r} must be above 0 and finite")
-    game = _game(jaxmarl, name, dict(options or {}))
-    spec = _spec(game, name)
-    if team_reward == "shared" and (differing := _differing(game, spec)):
+    game = _make_game(options)
+    spec = _spec(game, options.name)
+    if options.team_reward == "shared" and (example := _unequal_rewards(game, spec)):
         raise UserError(
-            f"env.name={name}: rewards differ between agents ({differing}); the methods here need "
-            "one reward for the team: set env.team_reward=sum (or mean)"
+            f"env.name={options.name}: rewards differ between agents ({example}); the methods here "
+            "need one reward for the team: set env.team_reward=sum (or mean)"
         )
-    return _env(game, spec, name, options or {}, team_reward, float(reward_scale))
+    return _env(game, spec, options)
 
 
-def _game(jaxmarl: ModuleType, name: str, options: dict[str, Any]) -> Any:
-    if "layout" in options:
+KIND = EnvKind(Options, make)
+
+
+def _make_game(options: Options) -> Any:
+    """JaxMARL's environment."""
+    name, arguments = options.name, dict(options.options or {})
+    if "layout" in arguments:
         layouts = _layouts(name)
-        if options["layout"] not in layouts:
-            raise UserError(
-                f"env.options.layout={options['layout']!r} is unknown; choose one of "
-                f"{', '.join(layouts)}"
-            )
-        options["layout"] = layouts[options["layout"]]
+        check_name(arguments["layout"], layouts, "env.options.layout")
+        arguments["layout"] = layouts[arguments["layout"]]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # overcooked points to its v2
-            return jaxmarl.make(name, **options)
+            return quiet_import().make(name, **arguments)
     except (TypeError, ValueError, AssertionError, ImportError, UnboundLocalError) as error:
         raise UserError(f"env.name={name} cannot be made: {error}") from error
 
@@ -119,23 +125,30 @@ def _spec(game: Any, name: str) -> EnvSpec:
     limit = getattr(game, "max_steps", None)
     if not isinstance(limit, int | np.integer):
         raise UserError(f"env.name={name} has no max_steps: how long its episodes are is unknown")
-    sizes = jax.eval_shape(lambda k: game.reset(k)[0], jax.random.key(0))
-    largest = max(int(np.prod(sizes[agent].shape)) for agent in game.agents)
-    n = len(game.agents)
-    # MPE's clock is compared before it moves: its episodes are a step longer than max_steps.
-    return EnvSpec(n, max(s.n for s in spaces), largest, n * largest, int(limit) + 1, largest)
+    shapes = jax.eval_shape(lambda key: game.reset(key)[0], jax.random.key(0))
+    obs_size = max(int(np.prod(shapes[agent].shape)) for agent in game.agents)
+    n_agents = len(game.agents)
+    return EnvSpec(
+        n_agents=n_agents,
+        n_actions=max(space.n for space in spaces),
+        obs_size=obs_size,
+        state_size=n_agents * obs_size,
+        # MPE's clock is compared before it moves: its episodes are a step longer than max_steps.
+        episode_limit=int(limit) + 1,
+        agent_state_size=obs_size,
+    )
 
 
-def _differing(game: Any, spec: EnvSpec) -> str:
-    """Two agents whose rewards differ in random play, or nothing."""
+def _unequal_rewards(game: Any, spec: EnvSpec) -> str:
+    """Two agents whose rewards differ in random play, for a message; empty if none were seen."""
 
     def play(key: Array) -> Array:
         reset_key, key = jax.random.split(key)
-        limits = jnp.array([game.action_space(agent).n for agent in game.agents])
+        n_actions = jnp.array([game.action_space(agent).n for agent in game.agents])
 
-        def step(state: Any, key: Array) -> tuple[Any, Array]:
+        def step(state: EnvState, key: Array) -> tuple[EnvState, Array]:
             action_key, step_key = jax.random.split(key)
-            action = jax.random.randint(action_key, (spec.n_agents,), 0, limits)
+            action = jax.random.randint(action_key, (spec.n_agents,), 0, n_actions)
             joint = dict(zip(game.agents, action, strict=True))
             _, state, reward, _, _ = game.step(step_key, state, joint)
             return state, jnp.stack([reward[agent] for agent in game.agents])
@@ -153,47 +166,64 @@ def _differing(game: Any, spec: EnvSpec) -> str:
     return f"{first}: {rewards[row, 0]:g}, {second}: {rewards[row, agent]:g}"
 
 
-def _env(
-    game: Any, spec: EnvSpec, name: str, options: dict[str, Any], team: str, scale: float
-) -> Env:
-    agents = game.agents
-    sizes = np.array([game.action_space(agent).n for agent in agents])
-    padding = np.arange(spec.n_actions) < sizes[:, None]
-    limit = int(game.max_steps)
-    merge = {"shared": lambda r: r[0], "sum": jnp.sum, "mean": jnp.mean}[team]
-    # The base class declares it and returns None.
-    masked = "get_avail_actions" in {k for c in type(game).__mro__[:-2] for k in vars(c)}
+def _env(game: Any, spec: EnvSpec, options: Options) -> Env:
+    """Functions of JaxMARL's environment.
 
-    def stacked(obs: dict[str, Array]) -> Array:
+    Their state is `(JaxMARL's state, padded observations [A, O])`: JaxMARL computes observations
+    in its step, and `observe` returns them.
+    """
+    agents, limit = game.agents, int(game.max_steps)
+    own_actions = np.array([game.action_space(agent).n for agent in agents])
+    exists = np.arange(spec.n_actions) < own_actions[:, None]  # [A, U]; the others are padding
+    team_reward, scale = TEAM_REWARDS[options.team_reward], float(options.reward_scale)
+    # JaxMARL's base class declares get_avail_actions and returns None: look at what overrides it.
+    tells_available = any("get_avail_actions" in vars(owner) for owner in type(game).__mro__[:-2])
+
+    def padded(obs: dict[str, Array]) -> Array:
         flat = [obs[agent].astype(jnp.float32).reshape(-1) for agent in agents]
         return jnp.stack([jnp.pad(x, (0, spec.obs_size - len(x))) for x in flat])
 
-    def reset(key: Array, params: Any) -> tuple[Any, Array]:
+    def reset(key: Array, params: EnvParams) -> tuple[EnvState, Array]:
         obs, state = game.reset(key)
-        return state, stacked(obs)
+        return state, padded(obs)
 
-    def step(key: Array, now: Any, action: Array, params: Any) -> tuple[Any, Outcome]:
+    def step(
+        key: Array, now: tuple[EnvState, Array], action: Array, params: EnvParams
+    ) -> tuple[tuple[EnvState, Array], Outcome]:
         joint = dict(zip(agents, action, strict=True))
         obs, state, reward, done, _ = game.step_env(key, now[0], joint)
         rewards = jnp.stack([reward[agent].reshape(()) for agent in agents])
         over = done["__all__"].reshape(())
         late = over & (state.step >= limit)
         outcome = Outcome(
-            reward=scale * merge(rewards).astype(jnp.float32),
+            reward=scale * team_reward(rewards).astype(jnp.float32),
             terminated=over & ~late,
             truncated=late,
         )
-        return (state, stacked(obs)), outcome
+        return (state, padded(obs)), outcome
 
-    def observe(now: Any, params: Any) -> View:
+    def observe(now: tuple[EnvState, Array], params: EnvParams) -> View:
         state, obs = now
-        avail = jnp.asarray(padding)
-        if masked:
-            legal = game.get_avail_actions(state)
-            rows = [jnp.pad(legal[x], (0, spec.n_actions - len(legal[x]))) for x in agents]
+        avail = jnp.asarray(exists)
+        if tells_available:
+            told = game.get_avail_actions(state)
+            rows = [jnp.pad(told[x], (0, spec.n_actions - len(told[x]))) for x in agents]
             avail = avail & (jnp.stack(rows) > 0)
         return View(obs, obs.reshape(-1), avail)
 
-    signature = ("jaxmarl", name, repr(options), team, scale)
-    render = jaxmarl_render.renderer(name)
-    return Env(spec, (), reset, step, observe, signature, render=render and partial(render, game))
+    render = jaxmarl_render.renderer(options.name)
+    return Env(
+        spec=spec,
+        params=(),
+        reset=reset,
+        step=step,
+        observe=observe,
+        signature=(
+            "jaxmarl",
+            options.name,
+            repr(options.options or {}),
+            options.team_reward,
+            scale,
+        ),
+        render=render and partial(render, game),
+    )

@@ -11,19 +11,24 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxvff.core.types import EnvState
 from jaxvff.envs import gif
 
 FPS = 8  # env steps a second
 
+# (JaxMARL's environment, states of one episode with leaves [L + 1, ...], the .gif to write, how
+# the episode ended). The states are pairs: JaxMARL's state, observations.
+Renderer = Callable[[Any, tuple[EnvState, EnvState], Path, str], None]
 
-def renderer(name: str) -> Callable[[Any, Any, Path, str], None] | None:
-    """`(game, states, path, caption)` of the environment `name`, or None; see types.Env.render."""
+
+def renderer(name: str) -> Renderer | None:
+    """What draws the environment `name`; None: JaxMARL has nothing to draw it with."""
     if name.startswith("MPE_"):
         return mpe
     return overcooked if name == "overcooked" else None
 
 
-def mpe(game: Any, states: tuple[Any, Any], path: Path, caption: str) -> None:
+def mpe(game: Any, states: tuple[EnvState, EnvState], path: Path, caption: str) -> None:
     """JaxMARL's MPEVisualizer: agents and landmarks on the plane, and what agents say."""
     from jaxmarl.environments.mpe.mpe_visualizer import MPEVisualizer
     from matplotlib import pyplot as plt
@@ -40,7 +45,7 @@ def mpe(game: Any, states: tuple[Any, Any], path: Path, caption: str) -> None:
     plt.close(shown.fig)
 
 
-def overcooked(game: Any, states: tuple[Any, Any], path: Path, caption: str) -> None:
+def overcooked(game: Any, states: tuple[EnvState, EnvState], path: Path, caption: str) -> None:
     """The kitchen, tile by tile, as JaxMARL's OvercookedVisualizer draws it.
 
     Not through its `animate`, which wants imageio.
@@ -51,7 +56,7 @@ def overcooked(game: Any, states: tuple[Any, Any], path: Path, caption: str) -> 
     border = game.agent_view_size - 2
     sequence = _one_by_one(states[0])
 
-    def tiles(state: Any) -> np.ndarray:
+    def tiles(state: EnvState) -> np.ndarray:
         return OvercookedVisualizer._render_grid(
             state.maze_map[border:-border, border:-border],
             highlight_mask=None,
@@ -72,7 +77,7 @@ def overcooked(game: Any, states: tuple[Any, Any], path: Path, caption: str) -> 
     gif.write(figure, path, range(len(sequence)), draw, fps=FPS)
 
 
-def _one_by_one(states: Any) -> list[Any]:
+def _one_by_one(states: EnvState) -> list[EnvState]:
     """The L + 1 states of an episode, from a tree with leaves `[L + 1, ...]`."""
     n = len(jax.tree.leaves(states)[0])
     return [jax.tree.map(lambda x, t=t: x[t], states) for t in range(n)]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvff.core.errors import UserError
+from jaxvff.core.options import check, option
+from jaxvff.core.types import Array, Codec, Env, EnvKind, EnvSpec, Outcome, Segment, View
 from jaxvff.envs import matrix
-from jaxvff.envs.checks import whole
-from jaxvff.types import Array, Codec, Env, EnvSpec, Outcome, Segment, UserError, View
 
 END = -1  # the node after the last step; as an index, the last of M + 1 rows
 MAX_LENGTH = 500  # steps of an episode
@@ -26,11 +28,11 @@ class Graph(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """What a program of one game takes as data: Env.params."""
+    """What games of the same size and observations differ in: Env.params."""
 
-    reward: Any  # [M, U, U] env units
-    successor: Any  # [M, U, U] int
-    best: Any  # [], the largest return that can be reached, env units, undiscounted
+    reward: Array  # [M, U, U] env units
+    successor: Array  # [M, U, U] int
+    best: Array  # [], the largest return that can be reached, env units, undiscounted
 
 
 class State(NamedTuple):
@@ -48,9 +50,14 @@ class Stored(NamedTuple):
 
 
 def two_step(length: int) -> Graph:
-    """Agent 1's first action chooses the table of the second step; the first one earns nothing.
+    """Agent 1's first action chooses the table of the second step; the first step earns nothing.
 
-    Safe play earns 7, the larger 8 takes coordination. Source: Rashid et al. (2018), §5.
+    One table earns 7 whatever the agents do. The other earns up to 8, if they coordinate.
+
+    Args:
+      length: always 2.
+
+    Source: Rashid et al. (2018), §5.
     """
     second = [[[7, 7], [7, 7]], [[0, 1], [1, 8]]]  # 2A and 2B, nodes 1 and 2
     reward = np.array([np.zeros((2, 2)), *second])
@@ -62,11 +69,16 @@ def two_step(length: int) -> Graph:
 def maven(length: int) -> Graph:
     """The first joint action, if the agents agree, is the one to repeat until the end.
 
-    A repetition earns 1 and anything else ends the episode with 0. In the last step after
-    agreement on action 0, however, every joint action earns 1 and the joint action (1, 1), which
-    was never right on this branch, earns 4: repeating earns `length`, the best is `length` + 3.
-    Agents observe the step and the branch. Source: Mahajan et al. (2019), n-step matrix game with
-    two good branches. Differs from the authors' code: the start shows no branch.
+    A repetition earns 1, and anything else ends the episode with 0. The branch of agreement on
+    action 0 has another last step: every joint action earns 1 there, and (1, 1), which was never
+    right on this branch, earns 4. Repeating earns `length`; the best is `length` + 3. Agents
+    observe the step and the branch.
+
+    Args:
+      length: steps of the longest episode.
+
+    Source: Mahajan et al. (2019), the n-step matrix game with two good branches.
+    Differs from the authors' code: at the start no branch is shown.
     """
     n = length - 1  # nodes of a branch: branch b at step t is node b·n + t
     reward, successor = np.zeros((1 + 2 * n, 2, 2)), np.full((1 + 2 * n, 2, 2), END)
@@ -87,7 +99,12 @@ def maven(length: int) -> Graph:
 def chain(length: int) -> Graph:
     """Game A over 12, `length` times in a row; only its best joint action leads to the next one.
 
-    The best return is `length`; agents that settle for Game A's safe actions end with 0. Ours.
+    The best return is `length`; agents that settle for Game A's safe actions end with 0.
+
+    Args:
+      length: steps of the longest episode.
+
+    Source: ours.
     """
     table = np.array(matrix.GAMES["a"]) / 12
     successor = np.full((length, *table.shape), END)
@@ -95,7 +112,7 @@ def chain(length: int) -> Graph:
     return Graph(np.tile(table, (length, 1, 1)), successor, np.eye(length + 1))
 
 
-# name -> (length -> Graph, its usual length)
+# name -> (length -> Graph, its usual length in env steps)
 GAMES: dict[str, tuple[Callable[[int], Graph], int]] = {
     "two_step": (two_step, 2),
     "maven": (maven, 10),
@@ -103,33 +120,47 @@ GAMES: dict[str, tuple[Callable[[int], Graph], int]] = {
 }
 
 
-def make(
-    *, game: str = "two_step", length: int | None = None, label_seed: int | None = None
-) -> Env:
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which game, and how long it is."""
+
+    game: str = option("two_step", "the game", names=GAMES)
+    length: int | None = option(
+        None,
+        "steps of the longest episode; null: the usual length of the game",
+        unit="env steps",
+        low=2,
+        high=MAX_LENGTH,
+    )
+    label_seed: int | None = option(
+        None,
+        "permutes the actions of every agent in every node, so that labels say nothing; "
+        "null: labels as published",
+        low=0,
+    )
+
+    def __post_init__(self) -> None:
+        check(self, "env.")
+        if self.game == "two_step" and self.length not in (None, 2):
+            raise UserError(f"env.length={self.length}: two_step has 2 steps; leave env.length out")
+
+
+def make(options: Options) -> Env:
     """A cooperative game of several steps, in which all agents observe where they are.
 
-    Args:
-      game: a name in GAMES.
-      length: steps of the longest episode, 2 or more; None: the game's usual one.
-      label_seed: permutes the actions of every agent in every node, so that labels say nothing;
-        None: as published.
+    `win_rate` counts the episodes with the largest return that can be reached.
 
     Returns:
       An Env whose `params` are Tables; its state is the one-hot node.
-
-    Raises:
-      UserError: an unknown name, or a number out of range.
     """
-    if game not in GAMES:
-        raise UserError(f"env.game={game!r} is unknown; choose one of {', '.join(GAMES)}")
-    build, usual = GAMES[game]
-    steps = usual if length is None else whole("length", length, 2, MAX_LENGTH)
-    if game == "two_step" and steps != usual:
-        raise UserError(f"env.length={length}: two_step has 2 steps; leave env.length out")
-    graph = build(steps)
-    if label_seed is not None:
-        graph = relabelled(graph, whole("label_seed", label_seed, 0))
-    return _env(game, graph)
+    build, usual_length = GAMES[options.game]
+    graph = build(usual_length if options.length is None else options.length)
+    if options.label_seed is not None:
+        graph = relabelled(graph, options.label_seed)
+    return _env(options.game, graph)
+
+
+KIND = EnvKind(Options, make)
 
 
 def relabelled(graph: Graph, seed: int) -> Graph:
@@ -142,22 +173,31 @@ def relabelled(graph: Graph, seed: int) -> Graph:
 
 
 def largest_return(reward: np.ndarray, successor: np.ndarray) -> float:
-    """The largest sum of rewards from node 0, by dynamic programming; ones give the longest path.
+    """The largest sum of rewards from node 0 to the end, by dynamic programming.
+
+      V(m) = max_u [r(m, u) + V(successor(m, u))], V(END) = 0
+
+    With rewards of 1 it is the length of the longest episode.
 
     Args:
       reward: `[M, U, U]`.
-      successor: `[M, U, U]`, without cycles.
+      successor: `[M, U, U]` int, without cycles.
     """
-    value = np.zeros(len(reward) + 1)  # of END, 0
-    for _ in reward:  # a path visits a node once
+    value = np.zeros(len(reward) + 1)  # [M + 1]; the last entry is that of END
+    for _ in reward:  # M rounds suffice: a path visits a node once
         value[:-1] = np.max(reward + value[successor], axis=(1, 2))
     return float(value[0])
 
 
 def _env(game: str, graph: Graph) -> Env:
     n_nodes, n_actions, _ = graph.reward.shape
-    limit = int(largest_return(np.ones_like(graph.reward), graph.successor))
-    spec = EnvSpec(2, n_actions, graph.shown.shape[1], n_nodes + 1, limit)
+    spec = EnvSpec(
+        n_agents=2,
+        n_actions=n_actions,
+        obs_size=graph.shown.shape[1],
+        state_size=n_nodes + 1,
+        episode_limit=int(largest_return(np.ones_like(graph.reward), graph.successor)),
+    )
     shown = np.asarray(graph.shown, np.float32)
 
     def reset(key: Array, params: Tables) -> State:
@@ -179,17 +219,26 @@ def _env(game: str, graph: Graph) -> Env:
             avail=jnp.ones((2, n_actions), bool),
         )
 
-    params = Tables(
-        reward=jnp.asarray(graph.reward, jnp.float32),
-        successor=jnp.asarray(graph.successor, jnp.int32),
-        best=jnp.float32(largest_return(graph.reward, graph.successor)),
+    return Env(
+        spec=spec,
+        params=Tables(
+            reward=jnp.asarray(graph.reward, jnp.float32),
+            successor=jnp.asarray(graph.successor, jnp.int32),
+            best=jnp.float32(largest_return(graph.reward, graph.successor)),
+        ),
+        reset=reset,
+        step=step,
+        observe=observe,
+        signature=("matrix_steps", game, spec),
+        codec=_codec(n_nodes, observe),
     )
-    signature = ("matrix_steps", game, spec)
-    return Env(spec, params, reset, step, observe, signature, _codec(n_nodes, observe))
 
 
-def _codec(n_nodes: int, observe: Any) -> Codec:
-    """Three bytes a slot: the node and the actions, from which the tables make the rest."""
+def _codec(n_nodes: int, observe: Callable[[State, Tables], View]) -> Codec:
+    """Three bytes a slot: the node and the actions, from which the tables make the rest.
+
+    Games of 256 nodes or more take a fourth byte.
+    """
     dtype = jnp.uint8 if n_nodes < 256 else jnp.uint16
 
     def pack(segment: Segment) -> Stored:
@@ -200,13 +249,13 @@ def _codec(n_nodes: int, observe: Any) -> Codec:
         node, action = stored.node.astype(jnp.int32), stored.action.astype(jnp.int32)
         node = jnp.where(node == n_nodes, END, node)
         at = (node, action[:, 0], action[:, 1])
-        # A last slot without a successor is cut by the segment's end: no transition.
+        # A step whose successor lies beyond the end of the segment is no transition.
         mask = (node != END) & (np.arange(len(node)) < len(node) - 1)
-        steps = jax.vmap(observe, (0, None))(State(node, jnp.zeros(len(node))), params)
+        seen = jax.vmap(observe, (0, None))(State(node, jnp.zeros(len(node))), params)
         return Segment(
-            obs=steps.obs,
-            state=steps.state,
-            avail=steps.avail,
+            obs=seen.obs,
+            state=seen.state,
+            avail=seen.avail,
             action=action,
             reward=jnp.where(mask, params.reward[at], 0.0),
             terminated=(params.successor[at] == END) & mask,

@@ -1,4 +1,4 @@
-"""A battle of SMAX as a GIF: who stands where, how hurt, and whom they shoot at.
+"""A battle of SMAX as a GIF: where units stand, how much health they have, whom they shoot at.
 
 JaxMARL's own visualiser steps the battle anew, one unit at a time, which takes minutes, and shows
 neither health nor an outcome.
@@ -8,18 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from jaxvff.envs import gif
+from jaxvff.envs.smax_observer import Battle
+
+if TYPE_CHECKING:
+    from jaxmarl.environments.smax.smax_env import SMAX
+    from jaxmarl.environments.smax.smax_env import State as SmaxState
+    from matplotlib.collections import LineCollection
 
 STEPS_PER_S = 4  # twice the speed of the game
 FRAMES_PER_STEP, MOST_FRAMES = 3, 300  # a long battle has fewer frames a step, at least one
 SIZE_IN = (4.8, 5.4)
 MARGIN, LEAST_VIEW = 1.5, 10.0  # map units
 COLORS = ("#2166ac", "#c0392b")  # allies, enemies
-SHOT, AIM = 2.2, 0.6  # line widths in points: hit the target in this step, or only has it as target
+# Widths in points of the line from a unit to its target: it hit it in this step, or only aims.
+SHOT, AIM = 2.2, 0.6
 
 
 class Moment(NamedTuple):
@@ -34,12 +41,12 @@ class Moment(NamedTuple):
     shooter: np.ndarray  # [k] int
 
 
-def render(smax: Any, battles: Any, path: Path, caption: str) -> None:
+def render(smax: SMAX, battles: Battle, path: Path, caption: str) -> None:
     """Write an episode of L steps as `L * frames_per_step(L) + 1` frames, and hold the last one.
 
     Args:
-      smax: JaxMARL's SMAX, for the units' types.
-      battles: smax.Battle with leaves `[L + 1, ...]`.
+      smax: JaxMARL's environment, for the units' types.
+      battles: leaves `[L + 1, ...]`.
       path: the GIF.
       caption: how it ended, shown in the last frame.
     """
@@ -58,12 +65,12 @@ def frames_per_step(n_steps: int) -> int:
     return max(1, min(FRAMES_PER_STEP, MOST_FRAMES // n_steps))
 
 
-def moments(smax: Any, battles: Any, per_step: int) -> Iterator[Moment]:
+def moments(smax: SMAX, battles: Battle, per_step: int) -> Iterator[Moment]:
     """The start, then `per_step` moments of every step, the last of them the state after it.
 
     Args:
-      smax: JaxMARL's SMAX.
-      battles: smax.Battle with leaves `[L + 1, ...]`, as NumPy arrays.
+      smax: JaxMARL's environment.
+      battles: leaves `[L + 1, ...]`, NumPy arrays.
       per_step: positions and health in between are interpolated.
     """
     state = battles.smax
@@ -89,51 +96,87 @@ def moments(smax: Any, battles: Any, per_step: int) -> Iterator[Moment]:
             )
 
 
-def aims(smax: Any, alive: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Shooters `[k]` and their targets `[k]`, those who are `alive[n]` and do `action[n]`."""
+def aims(smax: SMAX, alive: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The living units that attack living ones, `[k]` int, and their targets, `[k]` int.
+
+    Args:
+      smax: JaxMARL's environment.
+      alive: `[n]` bool.
+      action: `[n]` int.
+    """
     unit, n_allies = np.arange(len(action)), smax.num_allies
-    place = action - smax.num_movement_actions
+    nth = action - smax.num_movement_actions  # among the targets; below 0: no attack
     # Team 1 counts its targets backwards.
-    target = np.where(unit < n_allies, place + n_allies, n_allies - 1 - place)
-    shooter = unit[(place >= 0) & alive & alive[np.where(place >= 0, target, 0)]]
+    target = np.where(unit < n_allies, nth + n_allies, n_allies - 1 - nth)
+    shooter = unit[(nth >= 0) & alive & alive[np.where(nth >= 0, target, 0)]]
     return shooter, target[shooter]
 
 
 class Stage:
     """A figure with an artist for everything that moves."""
 
-    def __init__(self, smax: Any, state: Any) -> None:
-        """Place the units; `state` is that of the whole episode, `[L + 1, ...]`."""
-        from matplotlib.collections import EllipseCollection, LineCollection
+    def __init__(self, smax: SMAX, state: SmaxState) -> None:
+        """Place the units.
+
+        Args:
+          smax: JaxMARL's environment, for the units' types.
+          state: of the whole episode, leaves `[L + 1, ...]`.
+        """
         from matplotlib.colors import to_rgb
         from matplotlib.figure import Figure
 
-        types, n_allies = state.unit_types[0], smax.num_allies
-        self.n_allies, self.radius = n_allies, np.asarray(smax.unit_type_radiuses)[types]
-        self.color = np.array([to_rgb(COLORS[i >= n_allies]) for i in range(len(types))])
+        types, self.n_allies = state.unit_types[0], smax.num_allies
+        self.radius = np.asarray(smax.unit_type_radiuses)[types]
+        is_enemy = np.arange(len(types)) >= self.n_allies
+        self.color = np.array([to_rgb(COLORS[int(team)]) for team in is_enemy])  # [n, 3]
         self.figure = Figure(SIZE_IN)
         self.axes = self.figure.add_axes((0.02, 0.06, 0.96, 0.96 * SIZE_IN[0] / SIZE_IN[1]))
-        low, side = window(state.unit_positions.reshape(-1, 2))
+        low, side = window(np.reshape(state.unit_positions, (-1, 2)))
         self.axes.set(xlim=(low[0], low[0] + side), ylim=(low[1], low[1] + side))
         self.axes.set(xticks=[], yticks=[], facecolor="#f4f1ea")
-        self.lines = LineCollection([], zorder=1)
-        size = 2 * self.radius
-        self.bodies = EllipseCollection(
-            size, size, np.zeros_like(size), units="x", zorder=2,
-            offsets=state.unit_positions[0], offset_transform=self.axes.transData,
-        )  # fmt: skip
-        self.full = LineCollection([], colors="#00000059", lw=3, zorder=3)
-        self.left = LineCollection([], colors="#27a04b", lw=3, zorder=4)
-        for moving in (self.lines, self.bodies, self.full, self.left):
-            self.axes.add_collection(moving)
+        self._add_bodies(np.asarray(state.unit_positions[0]))
         points_per_unit = 72 * 0.96 * SIZE_IN[0] / side
-        letters = [smax.unit_type_shorthands[k] for k in types]
+        self._add_letters([smax.unit_type_shorthands[k] for k in types], points_per_unit)
+        self._add_texts(smax, set(types))
+
+    def _add_bodies(self, position: np.ndarray) -> None:
+        """Bodies at `position[n, 2]`, lines to their targets, and bars for their health."""
+        from matplotlib.collections import EllipseCollection, LineCollection
+
+        diameter = 2 * self.radius
+        self.lines = LineCollection([], zorder=1)
+        self.bodies = EllipseCollection(
+            diameter,
+            diameter,
+            np.zeros_like(diameter),
+            units="x",
+            zorder=2,
+            offsets=position,
+            offset_transform=self.axes.transData,
+        )
+        self.full_bars = LineCollection([], colors="#00000059", lw=3, zorder=3)
+        self.health_bars = LineCollection([], colors="#27a04b", lw=3, zorder=4)
+        for moving in (self.lines, self.bodies, self.full_bars, self.health_bars):
+            self.axes.add_collection(moving)
+
+    def _add_letters(self, letters: list[str], points_per_unit: float) -> None:
+        """A letter for the type of each unit, as large as its body."""
+        style: dict[str, Any] = {
+            "color": "w",
+            "zorder": 5,
+            "ha": "center",
+            "va": "center_baseline",
+            "weight": "bold",
+            "clip_on": True,
+        }
         self.letters = [
-            self.axes.text(0, 0, letter, color="w", fontsize=1.4 * r * points_per_unit, zorder=5,
-                           ha="center", va="center_baseline", weight="bold", clip_on=True)
-            for letter, r in zip(letters, self.radius, strict=True)
-        ]  # fmt: skip
-        names = (f"{smax.unit_type_shorthands[k]} {smax.unit_type_names[k]}" for k in set(types))
+            self.axes.text(0, 0, letter, fontsize=1.4 * radius * points_per_unit, **style)
+            for letter, radius in zip(letters, self.radius, strict=True)
+        ]
+
+    def _add_texts(self, smax: SMAX, types: set[int]) -> None:
+        """The legend of the types below, and above it the time, the survivors and a caption."""
+        names = (f"{smax.unit_type_shorthands[k]} {smax.unit_type_names[k]}" for k in types)
         self.figure.text(0.02, 0.02, "   ".join(sorted(names)), fontsize=8, color="#555555")
         head: dict[str, Any] = {"fontsize": 11, "weight": "bold"}
         self.time = self.figure.text(0.5, 0.965, "", ha="center", **head)
@@ -149,20 +192,24 @@ class Stage:
         self.lines.set_segments(list(now.lines))
         self.lines.set_color(self.color[now.shooter])
         self.lines.set_linewidth(list(now.widths))
-        start = now.position + np.column_stack([-self.radius, self.radius + 0.3])
-        ends = [start + np.outer(2 * self.radius * k, [1, 0]) for k in (now.health, now.alive)]
-        for bars, end in zip((self.left, self.full), ends, strict=True):
-            bars.set_segments(list(np.stack([start, end], axis=1)[now.alive]))
-        for letter, place, alive in zip(self.letters, now.position, now.alive, strict=True):
-            letter.set_position(place)
+        self._show_bars(self.health_bars, now, now.health)
+        self._show_bars(self.full_bars, now, now.alive.astype(float))
+        for letter, position, alive in zip(self.letters, now.position, now.alive, strict=True):
+            letter.set_position(position)
             letter.set_visible(bool(alive))
         self.time.set_text(f"step {int(now.time)}")
-        for text, name, mine in (
+        for text, name, alive in (
             (self.allies, "allies", now.alive[: self.n_allies]),
             (self.enemies, "enemies", now.alive[self.n_allies :]),
         ):
-            text.set_text(f"{name} {mine.sum()} of {len(mine)}")
+            text.set_text(f"{name} {alive.sum()} of {len(alive)}")
         self.caption.set_text(caption)
+
+    def _show_bars(self, bars: LineCollection, now: Moment, share: np.ndarray) -> None:
+        """Draw bars above the living, `share[n]` of the width of their bodies."""
+        start = now.position + np.column_stack([-self.radius, self.radius + 0.3])
+        end = start + np.outer(2 * self.radius * share, [1, 0])
+        bars.set_segments(list(np.stack([start, end], axis=1)[now.alive]))
 
 
 def window(positions: np.ndarray) -> tuple[np.ndarray, float]:

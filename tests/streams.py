@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvff.types import EnvSpec, Segment
+from jaxvff.core.types import EnvSpec, Segment
 
 
 def spans(segment: Segment) -> list[tuple[int, int]]:

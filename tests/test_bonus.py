@@ -10,16 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvff import replay
-from jaxvff.bonus import rnd
-from jaxvff.types import EnvSpec, Segment
+from jaxvff.core import segments
+from jaxvff.core.types import EnvSpec, Segment
+from jaxvff.learning.bonus import rnd
+from jaxvff.learning.options import BonusOptions
 from tests import toy
 from tests.lanes import start_in
 from tests.streams import random_segment
 
 SPEC = EnvSpec(n_agents=2, n_actions=3, obs_size=2, state_size=5, episode_limit=4)
 SLOTS, BATCH, LR = 12, 8, 1e-2
-RND = rnd(16)
+RND = rnd(BonusOptions(rnd_dim=16))
 reward, update = jax.jit(RND.reward), jax.jit(RND.update)
 
 
@@ -132,7 +133,7 @@ def test_the_unit_of_the_state_hardly_matters_to_the_bonus(scale: float) -> None
 
 @pytest.mark.parametrize("garbage", [np.nan, np.inf, 1e30])
 def test_padding_reaches_neither_predictor_nor_normaliser(garbage: float) -> None:
-    clean = jax.jit(jax.vmap(replay.without_padding))
+    clean = jax.jit(jax.vmap(segments.without_padding))
     dirty, tidy = (clean(batch(seed=2, garbage=g)) for g in (garbage, 0.0))
     assert not np.isfinite(batch(seed=2, garbage=garbage).state).all() or garbage == 1e30
     state = train_on(dirty, 3)
@@ -142,7 +143,7 @@ def test_padding_reaches_neither_predictor_nor_normaliser(garbage: float) -> Non
 
 
 def test_a_batch_of_padding_teaches_nothing_and_earns_nothing() -> None:
-    empty = jax.tree.map(lambda x: jnp.stack([x] * 2), replay.blank_segment(SPEC, SLOTS))
+    empty = jax.tree.map(lambda x: jnp.stack([x] * 2), segments.blank_segment(SPEC, SLOTS))
     state = train_on(batch(), 2)
     after = update(state, empty, LR)
     same(after.states, state.states)
@@ -161,9 +162,9 @@ def run(bonus: str, *betas: float) -> tuple[Any, dict[str, np.ndarray]]:
         "hidden_dim=8", "segment_length=12", "batch_size=8", "learn_start=8", "buffer_size=32",
         "rnd_dim=8", "total_steps=100000",
     )  # fmt: skip
-    lane = lane._replace(hyper=lane.hyper._replace(bonus_beta=jnp.array(betas)))
+    lane = lane._replace(traced=lane.traced._replace(bonus_beta=jnp.array(betas)))
     carry = program.advance(carry, lane, 0, 40)
-    return jax.tree.map(np.array, (carry.state.params, carry.totals))
+    return jax.tree.map(np.array, (carry.state.learner.params, carry.totals))
 
 
 @pytest.mark.slow

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvff import explore, replay, rollout
+from jaxvff.core import sizes
+from jaxvff.core.errors import UserError
 from jaxvff.envs import contextual, matrix
-from jaxvff.nets import Mlp, Utility
-from jaxvff.plan import plan
-from jaxvff.types import UserError
+from jaxvff.networks.utility import Mlp, Utility
+from jaxvff.playing import explore, rollout
+from jaxvff.runs.plan import plan
 
 GAME_A, GAME_B = np.array(matrix.GAMES["a"]), np.array(matrix.GAMES["b"])
 
@@ -30,7 +31,7 @@ def play(env, context: int, action, key: int = 0):
 
 def collected(env, n_slots: int):
     """Of env params: (a segment of random play, what is stored of it, what is rebuilt)."""
-    utility = Utility(Mlp(3, 4), env.spec, 4, True, True, False)
+    utility = Utility(Mlp(3, 4), env.spec, shared=True, agent_id=True, last_action=False)
     act = lambda k, q, avail: explore.epsilon_greedy(k, q, avail, jnp.array(1.0))
     weights = utility.init(jax.random.key(0))
 
@@ -44,7 +45,7 @@ def collected(env, n_slots: int):
 
 
 def test_a_third_each_is_game_a_game_b_and_random_from_minus_10_to_10() -> None:
-    payoff = np.asarray(contextual.make(states=192).params.payoff)
+    payoff = np.asarray(contextual.make(contextual.Options(states=192)).params.payoff)
     assert payoff.shape == (192, 3, 3)
     kinds = [
         "a" if is_relabelled(t, GAME_A) else "b" if is_relabelled(t, GAME_B) else "random"
@@ -57,7 +58,7 @@ def test_a_third_each_is_game_a_game_b_and_random_from_minus_10_to_10() -> None:
 
 
 def test_labels_say_nothing_about_where_the_optimum_of_game_a_is() -> None:
-    payoff = np.asarray(contextual.make(game="a", states=9000).params.payoff)
+    payoff = np.asarray(contextual.make(contextual.Options(game="a", states=9000)).params.payoff)
     best = payoff.reshape(-1, 9).argmax(1)
     # Five standard errors of a share of 1/9 among 9,000 draws: 0.017.
     np.testing.assert_allclose(np.bincount(best, minlength=9) / 9000, 1 / 9, atol=0.017)
@@ -65,7 +66,7 @@ def test_labels_say_nothing_about_where_the_optimum_of_game_a_is() -> None:
 
 
 def test_a_play_earns_the_payoff_of_its_context_and_succeeds_at_the_largest_alone() -> None:
-    env = contextual.make(states=6)
+    env = contextual.make(contextual.Options(states=6))
     payoff = np.asarray(env.params.payoff)
     places = np.array(list(itertools.product(range(6), range(3), range(3))))
     states, outcomes = jax.vmap(lambda at: play(env, at[0], at[1:]))(places)
@@ -79,7 +80,7 @@ def test_a_play_earns_the_payoff_of_its_context_and_succeeds_at_the_largest_alon
 
 
 def test_all_agents_and_the_state_see_the_features_and_zeros_after_the_step() -> None:
-    env = contextual.make(states=5, features=7)
+    env = contextual.make(contextual.Options(states=5, features=7))
     before = contextual.State(jnp.array(3), jnp.array(False))
     view = env.observe(before, env.params)
     np.testing.assert_array_equal(view.state, env.params.features[3])
@@ -90,7 +91,7 @@ def test_all_agents_and_the_state_see_the_features_and_zeros_after_the_step() ->
 
 
 def test_every_context_begins_equally_many_episodes() -> None:
-    env = contextual.make(states=10)
+    env = contextual.make(contextual.Options(states=10))
     states = jax.vmap(lambda k: env.reset(k, env.params))(jax.random.split(jax.random.key(0), 9000))
     # Five standard errors of a share of 1/10 among 9,000 draws: 0.016.
     np.testing.assert_allclose(np.bincount(states.context) / 9000, 0.1, atol=0.016)
@@ -98,7 +99,7 @@ def test_every_context_begins_equally_many_episodes() -> None:
 
 
 def test_noise_moves_rewards_by_its_standard_deviation_and_no_result() -> None:
-    env = contextual.make(states=4, noise=3.0)
+    env = contextual.make(contextual.Options(states=4, noise=3.0))
     keys = jax.random.split(jax.random.key(0), 10_000)
     state = contextual.State(jnp.array(2), jnp.array(False))
     one = lambda k: env.step(k, state, jnp.array([0, 1]), env.params)[1]
@@ -111,7 +112,7 @@ def test_noise_moves_rewards_by_its_standard_deviation_and_no_result() -> None:
 
 
 def test_seeds_have_games_and_features_of_their_own_and_always_the_same() -> None:
-    env = contextual.make(game="random", states=8)
+    env = contextual.make(contextual.Options(game="random", states=8))
     one, again, other = env.params_for(1), env.params_for(1), env.params_for(2)
     np.testing.assert_array_equal(one.payoff, again.payoff)
     np.testing.assert_array_equal(one.features, again.features)
@@ -123,13 +124,15 @@ def test_first_features_tell_all_contexts_apart() -> None:
     """Of 50,000 normal float32 some hundred would be the same as another one."""
     plain = np.random.default_rng(0).normal(size=50_000).astype(np.float32)
     assert len(np.unique(plain)) < 50_000
-    features = contextual.make(game="random", states=50_000, features=1).params.features
+    features = contextual.make(
+        contextual.Options(game="random", states=50_000, features=1)
+    ).params.features
     assert len(np.unique(features)) == 50_000
 
 
 @pytest.mark.parametrize("n_slots", [2, 3, 6])
 def test_the_codec_rebuilds_segments_bit_for_bit_from_ten_bytes_a_slot(n_slots: int) -> None:
-    env = contextual.make()
+    env = contextual.make(contextual.Options())
     run = collected(env, n_slots)
     for noise in (0.0, 1.0):
         segment, stored, back = run(env.params._replace(noise=jnp.float32(noise)))
@@ -137,11 +140,13 @@ def test_the_codec_rebuilds_segments_bit_for_bit_from_ten_bytes_a_slot(n_slots: 
             got, expected = getattr(back, name), getattr(segment, name)
             np.testing.assert_array_equal(got, expected, name)
             assert got.dtype == expected.dtype, name
-        assert replay.nbytes(stored) == n_slots * (4 + 2 + 4)
+        assert sizes.nbytes(stored) == n_slots * (4 + 2 + 4)
 
 
 def test_random_games_have_any_size() -> None:
-    env = contextual.make(game="random", states=7, n_agents=3, n_actions=4, features=2)
+    env = contextual.make(
+        contextual.Options(game="random", states=7, n_agents=3, n_actions=4, features=2)
+    )
     assert env.params.payoff.shape == (7, 4, 4, 4)
     assert env.spec == (3, 4, 2, 2, 1, 0)
     assert play(env, 5, (3, 0, 2))[1].reward == env.params.payoff[5, 3, 0, 2]
@@ -163,11 +168,11 @@ def test_noises_and_seeds_share_a_program_and_other_sizes_do_not() -> None:
     ("options", "says"),
     [
         ({"game": "c"}, "choose one of mixed, random, a, b"),
-        ({"states": 0}, "env.states=0 must be a whole number, 1 or more"),
+        ({"states": 0}, "env.states=0 is out of range; expected a value in [1, ∞)"),
         ({"states": 2.5}, "env.states=2.5"),
         ({"features": 0}, "env.features=0"),
         ({"features": True}, "env.features=True"),
-        ({"noise": -1.0}, "env.noise=-1.0 must be a finite number, 0 or more"),
+        ({"noise": -1.0}, "env.noise=-1.0 is out of range; expected a value in [0, ∞)"),
         ({"noise": float("nan")}, "env.noise=nan"),
         ({"noise": float("inf")}, "env.noise=inf"),
         ({"noise": "loud"}, "env.noise='loud'"),
@@ -181,5 +186,5 @@ def test_noises_and_seeds_share_a_program_and_other_sizes_do_not() -> None:
 )
 def test_bad_options_are_refused_with_a_remedy(options: dict, says: str) -> None:
     with pytest.raises(UserError) as error:
-        contextual.make(**options)
+        contextual.make(contextual.Options(**options))
     assert says in str(error.value)

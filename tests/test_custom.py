@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxvff import cli
+from jaxvff.cli.main import main
+from jaxvff.core.errors import UserError
+from jaxvff.envs import custom as custom_env
 from jaxvff.envs import hosted
 from jaxvff.envs.host import game
-from jaxvff.plan import plan
-from jaxvff.types import UserError
+from jaxvff.runs.plan import plan
 
 GAMES = str(Path(__file__).parent / "games")
 
@@ -111,7 +112,7 @@ def test_a_gymnasium_team_plays() -> None:
 )
 def test_what_no_team_can_play_is_named(entry: str, api: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        hosted.custom(entry=entry, api=api, time_limit=10)
+        custom_env.make(custom_env.Options(entry=entry, api=api, time_limit=10))
 
 
 @pytest.mark.slow
@@ -123,7 +124,7 @@ def test_the_users_environment_trains(tmp_path: Path) -> None:
         "hidden_dim=8", "buffer_size=16", "batch_size=2", "updates=1", "learn_start=2",
         f"run_dir={folder}",
     ]  # fmt: skip
-    assert cli.main(["train", *small]) == 0
+    assert main(["train", *small]) == 0
     assert (folder / "curves.png").exists()
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jaxvff import cli
-from jaxvff.envs import grf_render, hosted
+from jaxvff.cli.main import main
+from jaxvff.core.errors import UserError
+from jaxvff.envs import grf, grf_render
 from jaxvff.envs.host import game
 from jaxvff.envs.host.grf import Football
-from jaxvff.plan import plan
-from jaxvff.types import UserError
+from jaxvff.runs.plan import plan
 
 pytest.importorskip("gfootball_engine", reason="needs `uv sync --extra grf`")
 
@@ -267,12 +267,12 @@ def test_the_picture_finds_everybody_in_the_state(representation: str) -> None:
         ({"representation": "pixels"}, "choose one of relative, cds, simple115v2"),
         ({"rewards": "goals"}, "choose one of scoring"),
         ({"n_agents": 5}, "env.n_agents=5 must be 1 to 4"),
-        ({"time_limit": 0}, "env.time_limit=0 must be a number of steps"),
+        ({"time_limit": 0}, "env.time_limit=0 is out of range"),
     ],
 )
 def test_bad_options_are_named(option: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        hosted.grf(**option)
+        grf.make(grf.Options(**option))
 
 
 def test_a_missing_game_says_how_to_install_it(tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_a_missing_game_says_how_to_install_it(tmp_path: Path) -> None:
     script.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{hide}{run}" "$@"\n')
     script.chmod(0o755)
     with pytest.raises(UserError, match="uv sync --extra grf") as caught:
-        hosted.grf(python=str(script))
+        grf.make(grf.Options(python=str(script)))
     assert "libboost-python-dev" in str(caught.value)
 
 
@@ -305,9 +305,9 @@ def test_train_evaluate_and_render(tmp_path: Path, capsys: pytest.CaptureFixture
         "segment_length=62", "total_steps=488", "eval_interval=244", "eval_episodes=2",
         "hidden_dim=8", "buffer_size=16", "batch_size=2", "updates=1", "learn_start=2",
     ]  # fmt: skip
-    assert cli.main(["train", *small, f"run_dir={folder}"]) == 0
+    assert main(["train", *small, f"run_dir={folder}"]) == 0
     assert (folder / "metrics.jsonl").exists()
-    assert cli.main(["evaluate", f"run={folder}", "render=true"]) == 0
+    assert main(["evaluate", f"run={folder}", "render=true"]) == 0
     (picture,) = folder.glob("greedy_*.gif")
     assert picture.read_bytes()[:3] == b"GIF"
     assert str(picture) in capsys.readouterr().out

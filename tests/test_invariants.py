@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvff.methods import METHODS
+from jaxvff.core.types import EnvSpec, JointStep
+from jaxvff.methods.table import METHODS
 from jaxvff.mixers.qmix import Qmix
-from jaxvff.types import EnvSpec, JointStep
-from tests.lanes import start
+from tests.lanes import params_of, start
 
 
 def negate_output_layer(mixer: dict) -> dict:
@@ -47,21 +47,19 @@ def test_negating_payoffs_and_output_layer_leaves_the_utilities_identical(
         two = {**one, "mixer": negate_output_layer(one["mixer"])}
         return jax.tree.map(lambda a, b: jnp.stack([a, b]), one, two)
 
-    state = carry.state
-    state = state._replace(
-        params=mirror(state.params),
-        target_params=mirror(state.target_params),
-        key=jnp.stack([state.key[0]] * 2),
+    state, learner = carry.state, carry.state.learner
+    learner = learner._replace(
+        params=mirror(learner.params), target_params=mirror(learner.target_params)
     )
-    carry = carry._replace(state=state)
+    key = jnp.stack([state.key[0]] * 2)
+    carry = carry._replace(state=state._replace(learner=learner, key=key))
     for stop in (200, 700):
         carry = program.advance(carry, lane, 0 if stop == 200 else 200, stop)
         tested = program.evaluate(carry, lane)
         np.testing.assert_array_equal(tested["utilities"][0], tested["utilities"][1])
         np.testing.assert_array_equal(tested["q_tot"][0], -tested["q_tot"][1])
-        jax.tree.map(
-            lambda x: np.testing.assert_array_equal(x[0], x[1]), carry.state.params["utility"]
-        )
+        utility = params_of(carry)["utility"]
+        jax.tree.map(lambda x: np.testing.assert_array_equal(x[0], x[1]), utility)
     assert np.ptp(np.asarray(tested["q_tot"][0])) > 5, "it did not learn, so it proves nothing"
 
 

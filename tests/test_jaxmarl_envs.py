@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvff import rollout
+from jaxvff.core.errors import UserError
+from jaxvff.core.types import Env, Episodes, Segment
 from jaxvff.envs import jaxmarl
-from jaxvff.nets import Mlp, Utility
-from jaxvff.plan import plan
-from jaxvff.types import Env, Episodes, Segment, UserError
+from jaxvff.networks.utility import Mlp, Utility
+from jaxvff.playing import rollout
+from jaxvff.runs.plan import plan
 from tests.lanes import params_of, start
 
 SLOW = pytest.mark.slow
@@ -31,8 +32,10 @@ GAMES = {
 @functools.cache
 def played(game: str, n_slots: int = 60, n_envs: int = 4) -> tuple[Env, Segment, Episodes]:
     """Random play, as NumPy arrays `[N, T]`."""
-    env = jaxmarl.make(**GAMES[game])
-    utility = Utility(Mlp(env.spec.n_actions, 1), env.spec, 1, True, False, False)
+    env = jaxmarl.make(jaxmarl.Options(**GAMES[game]))
+    utility = Utility(
+        Mlp(env.spec.n_actions, 1), env.spec, shared=True, agent_id=False, last_action=False
+    )
     act = lambda key, q, avail: jax.random.categorical(key, jnp.log(avail.astype(float)))
     player = rollout.Player(env, utility, act, utility.init(jax.random.key(0)), env.params)
     play = jax.jit(jax.vmap(lambda key: rollout.on_device(player, key, n_slots)))
@@ -86,7 +89,9 @@ def test_the_team_reward_is_the_sum_or_the_mean_of_all_agents() -> None:
     key, action = jax.random.key(3), jnp.array([1, 4, 2])
     outcomes = {}
     for team in ("sum", "mean"):
-        env = jaxmarl.make(name="MPE_simple_spread_v3", team_reward=team, reward_scale=2.0)
+        env = jaxmarl.make(
+            jaxmarl.Options(name="MPE_simple_spread_v3", team_reward=team, reward_scale=2.0)
+        )
         outcomes[team] = jax.jit(env.step)(key, env.reset(key, ()), action, ())[1]
     joint = dict(zip(game.agents, action, strict=True))
     rewards = game.step_env(key, game.reset(key)[1], joint)[2]
@@ -114,19 +119,22 @@ def test_a_game_of_jaxmarl_trains() -> None:
     [
         ({"name": "MPE_simple_facmac_v1"}, "continuous actions"),
         ({"name": "MPE_simple_spread_v3"}, "set env.team_reward=sum"),
-        ({"name": "MPE_simple_spred_v3"}, "choose one of MPE_simple_spread_v3"),
+        ({"name": "MPE_simple_spred_v3"}, "did you mean MPE_simple_spread_v3"),
         ({"name": "hanabi"}, "hanabi has no max_steps"),
         ({"name": "SMAX"}, "use env=smax/<map>"),
         ({**SPREAD, "team_reward": "most"}, "choose one of shared, sum, mean"),
-        ({**SPREAD, "reward_scale": 0}, "env.reward_scale=0 must be above 0"),
-        ({**SPREAD, "reward_scale": float("nan")}, "env.reward_scale=nan must be above 0"),
+        (
+            {**SPREAD, "reward_scale": 0},
+            r"env.reward_scale=0 is out of range; expected a value in \(0, ",
+        ),
+        ({**SPREAD, "reward_scale": float("nan")}, "env.reward_scale=nan is out of range"),
         ({"name": "switch_riddle", "options": {"agents": 3}}, "switch_riddle cannot be made"),
         ({"name": "overcooked", "options": {"layout": "kitchen"}}, "layout='kitchen' is unknown"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_with_the_reason(options: dict[str, Any], says) -> None:
     with pytest.raises(UserError, match=says):
-        jaxmarl.make(**options)
+        jaxmarl.make(jaxmarl.Options(**options))
 
 
 def test_a_segment_holds_an_episode_of_mpe_which_is_a_step_longer_than_it_says() -> None:

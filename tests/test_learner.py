@@ -8,7 +8,13 @@ import numpy as np
 import optax
 import pytest
 
-from jaxvff import learner, replay, train
+from jaxvff.core import sizes
+from jaxvff.learning.batch_loss import BatchInput, Stored, batch_loss
+from jaxvff.learning.learner import init_params
+from jaxvff.learning.options import OPTIMIZERS
+from jaxvff.learning.replay import Sample
+from jaxvff.settings import build, config
+from jaxvff.training import loop
 from tests.lanes import params_of, start
 
 SMALL = ("hidden_dim=8", "batch_size=16", "learn_start=16", "buffer_size=64")
@@ -41,13 +47,13 @@ def test_a_hard_sync_copies_and_a_soft_one_moves_a_share() -> None:
             if i >= 15 and (i - 14) % interval == 0:
                 online = params_of(carry)
                 target = jax.tree.map(lambda t, p, tau=tau: (1 - tau) * t + tau * p, target, online)
-            now = jax.tree.map(np.array, carry.state.target_params)
+            now = jax.tree.map(np.array, carry.state.learner.target_params)
             assert difference(now, target) <= 1e-7, f"tau={tau}, iteration {i}"
 
 
-@pytest.mark.parametrize("name", learner.OPTIMIZERS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers_take_the_step_that_optax_takes(name: str) -> None:
-    ours = learner.OPTIMIZERS[name]()
+    ours = OPTIMIZERS[name]()
     theirs = {
         "adam": optax.adam(0.1),
         "radam": optax.radam(0.1),
@@ -74,26 +80,29 @@ def test_gradients_are_clipped_by_their_global_norm() -> None:
 @pytest.mark.slow
 def test_merging_a_batch_into_a_histogram_changes_no_gradient() -> None:
     """128 samples of 9 joint actions, or 9 of them with counts: equal but for float32 sums."""
-    from jaxvff import config
-    from jaxvff.envs import ENVS
-    from jaxvff.options import bind_env, bind_loss
-
     large = ["env=matrix/random", "env.n_actions=17"]  # 289 cells: more than a uint8 counts
     cases = [(m, ["env=matrix/b"], 128) for m in ("qplex", "cw_qmix")]
     for name, game, n in [*cases, ("nmqmix", large, 512)]:
-        one = config.load([f"method={name}", *game, "hidden_dim=8"])
-        env = bind_env(one.env, ENVS)
-        model = learner.make_model(one, env)
-        params, target = (learner.init_params(one, model, jax.random.key(k)) for k in (0, 1))
+        asked = config.load([f"method={name}", *game, "hidden_dim=8"])
+        env = build.environment(asked.env)
+        parts = build.parts(asked, env)
+        params, target = (init_params(parts.model, jax.random.key(k)) for k in (0, 1))
         action = jax.random.randint(jax.random.key(2), (n, 2, 2), 0, env.spec.n_actions)
         reward = jnp.stack([env.params[tuple(action[:, 0].T)], jnp.zeros(n)], 1)
-        action = action.astype(jnp.uint8)
-        drawn = replay.Sample((action, reward), None, None)
-        hyper = jax.tree.map(jnp.float32, one.hyper())
+        given = BatchInput(
+            params=params,
+            target_params=target,
+            sample=Sample(Stored((action.astype(jnp.uint8), reward), ()), None, None),
+            extra=None,
+            memory=(),
+            key=jax.random.key(3),
+            env_params=env.params,
+            traced=jax.tree.map(jnp.float32, asked.traced()),
+        )
         grads = []
         for codec in (env.codec, env.codec._replace(merge=None)):
-            f = lambda p, codec=codec: learner.batch_loss(
-                model, bind_loss(one.method), codec, p, target, drawn, None, env.params, hyper
+            f = lambda p, codec=codec: batch_loss(
+                parts._replace(codec=codec), given._replace(params=p)
             )[0]
             grads.append(jax.jit(jax.grad(f))(params))
         scale = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(grads[1]))
@@ -102,12 +111,12 @@ def test_merging_a_batch_into_a_histogram_changes_no_gradient() -> None:
 
 @pytest.mark.slow
 def test_the_matrix_codec_rebuilds_the_segments_that_were_collected() -> None:
-    from jaxvff import explore, rollout
     from jaxvff.envs import matrix
-    from jaxvff.nets import Mlp, Utility
+    from jaxvff.networks.utility import Mlp, Utility
+    from jaxvff.playing import explore, rollout
 
-    env = matrix.make(game="b")
-    utility = Utility(Mlp(3, 4), env.spec, 4, True, True, False)
+    env = matrix.make(matrix.Options(game="b"))
+    utility = Utility(Mlp(3, 4), env.spec, True, True, False)
     act = lambda k, q, avail: explore.epsilon_greedy(k, q, avail, jnp.array(1.0))
     player = rollout.Player(env, utility, act, utility.init(jax.random.key(0)), env.params)
     for slots in (2, 3, 6, 7):
@@ -115,7 +124,7 @@ def test_the_matrix_codec_rebuilds_the_segments_that_were_collected() -> None:
         back = env.codec.unpack(env.codec.pack(segment), env.params)
         for name in segment._fields:
             np.testing.assert_array_equal(getattr(back, name), getattr(segment, name), name)
-        assert replay.nbytes(env.codec.pack(segment)) == slots * (2 + 4)
+        assert sizes.nbytes(env.codec.pack(segment)) == slots * (2 + 4)
 
 
 @pytest.mark.slow
@@ -157,7 +166,7 @@ def test_chunks_of_any_length_are_the_same_run_bit_for_bit() -> None:
         for stop in stops:
             carry = program.advance(carry, lane, begin, stop)
             begin = stop
-        runs.append(jax.tree.map(np.array, (carry.state.params, carry.totals)))
+        runs.append(jax.tree.map(np.array, (carry.state.learner.params, carry.totals)))
     jax.tree.map(np.testing.assert_array_equal, *runs)
 
 
@@ -174,5 +183,5 @@ def test_several_updates_per_collection_and_several_envs() -> None:
     before = params_of(carry)
     carry = program.advance(carry, lane, 0, 20)
     assert difference(params_of(carry), before) > 0
-    metrics = train.report_metrics(program, carry, lane)
+    metrics = loop.report_metrics(program, carry, lane)
     assert np.isfinite(metrics["loss"]).all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jaxvff import train
+from jaxvff.training import loop
 from tests.lanes import start
 
 ARGS = ("seeds=8", "total_steps=3000", "epsilon_end=0.3", "eval_interval=3000")
@@ -13,7 +13,7 @@ ARGS = ("seeds=8", "total_steps=3000", "epsilon_end=0.3", "eval_interval=3000")
 
 def learn(*overrides: str) -> dict[str, np.ndarray]:
     program, carry, lane = start(*ARGS, *overrides)
-    *_, (_, _, report) = train.run(program, carry, lane)
+    *_, (_, _, report) = loop.run(program, carry, lane)
     return report.metrics
 
 

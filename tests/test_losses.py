@@ -9,11 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvff import config, learner, replay
-from jaxvff.methods import METHODS
-from jaxvff.options import bind_loss
-from jaxvff.ordering import Recall
-from jaxvff.types import Codec, Env, EnvSpec, Segment
+from jaxvff.core import segments
+from jaxvff.core.types import Codec, Env, EnvSpec, Segment
+from jaxvff.learning.batch_loss import BatchInput, BatchOutput, Stored, batch_loss
+from jaxvff.learning.learner import Parts, init_params
+from jaxvff.learning.replay import Sample
+from jaxvff.losses.contract import LossInput
+from jaxvff.losses.ordered.elites import Elites
+from jaxvff.losses.terms import mix, returns, utilities
+from jaxvff.methods.table import METHODS
+from jaxvff.mixers.qtran import Qtran
+from jaxvff.mixers.wqmix import Wqmix
+from jaxvff.settings import build, config
 from tests.streams import random_segment
 
 SPEC = EnvSpec(n_agents=2, n_actions=3, obs_size=4, state_size=5, episode_limit=4)
@@ -22,32 +29,56 @@ ENV = Env(SPEC, (), None, None, None, "test")  # type: ignore[arg-type]  # its s
 SLOTS, BATCH = 9, 6
 
 
-ELITE = jnp.zeros((BATCH, SLOTS, SPEC.n_agents), jnp.int32)
-RECALL = Recall(ELITE, ELITE[:, None], jnp.zeros(BATCH), jax.random.split(jax.random.key(2), BATCH))
+def elites(action: int) -> Elites:
+    """One row for every segment of a batch, with the same joint actions in all slots."""
+    rows = jnp.full((BATCH, SLOTS, SPEC.n_agents), action, jnp.int32)
+    return Elites(
+        rows, jnp.zeros((64, SLOTS, SPEC.n_agents), jnp.int32), jnp.array(0), jnp.zeros(())
+    )
 
 
-def recall(rows: jax.Array) -> Recall:
-    return jax.tree.map(lambda x: x[rows], RECALL)
+def setup(*overrides: str) -> tuple[Parts, BatchInput]:
+    """The parts of a learner, and a batch with random parameters."""
+    asked = config.load(["hidden_dim=8", *overrides])
+    parts = build.parts(asked, ENV)
+    params, target = (init_params(parts.model, jax.random.key(k)) for k in (0, 1))
+    searches = METHODS[asked.method["name"]].act_on_search
+    return parts, BatchInput(
+        params=params,
+        target_params=target,
+        sample=sample(batch()),
+        extra=None,
+        memory=elites(0) if searches else (),
+        key=jax.random.key(2),
+        env_params=(),
+        traced=jax.tree.map(jnp.float32, asked.traced()),
+    )
+
+
+def sample(segments: Segment, weight: jax.Array | None = None) -> Sample:
+    return Sample(Stored(segments, jnp.arange(BATCH)), weight, jnp.arange(BATCH))
+
+
+def of_segment(parts: Parts, given: BatchInput, seed: int) -> tuple[Segment, LossInput]:
+    """The first segment of a random batch, and what its loss is given."""
+    segment = jax.tree.map(lambda x: x[0], batch(seed=seed))
+    model = parts.model
+    return segment, LossInput(model, given.params, given.target_params, segment, given.traced)
 
 
 @functools.cache
-def setup(name: str, *overrides: str):
-    """`loss_and_grad(segments, params, target) -> (loss, grads)`, and random parameters."""
-    one = config.load([f"method={name}", "utility=gru", "last_action=true", "hidden_dim=8",
-                       "td_lambda=0.7", "returns=td_lambda", *overrides])  # fmt: skip
-    model = learner.make_model(one, ENV)
-    params, target = (learner.init_params(one, model, jax.random.key(k)) for k in (0, 1))
-    hyper = jax.tree.map(jnp.float32, one.hyper())
+def loss_and_grad(name: str, *overrides: str):
+    """`f(segments, params, target) -> (loss, grads)`, and random parameters."""
+    parts, given = setup(
+        f"method={name}", "utility=gru", "last_action=true", "td_lambda=0.7", "returns=td_lambda",
+        *overrides,
+    )  # fmt: skip
 
-    def f(segments: Segment, params=params, target=target):
-        objective = lambda p: learner.batch_loss(
-            model, bind_loss(one.method), AS_IS, p, target,
-            replay.Sample(segments, None, None), None, (), hyper,
-            recall if METHODS[name].searches else None,
-        )[0]  # fmt: skip
-        return jax.value_and_grad(objective)(params)
+    def f(segments: Segment, params=given.params, target=given.target_params):
+        x = given._replace(sample=sample(segments), target_params=target)
+        return jax.value_and_grad(lambda p: batch_loss(parts, x._replace(params=p))[0])(params)
 
-    return jax.jit(f), params, target
+    return jax.jit(f), given.params, given.target_params
 
 
 def batch(garbage: float | None = None, seed: int = 0) -> Segment:
@@ -63,7 +94,7 @@ def same(a, b) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_padding_changes_no_loss_and_no_gradient(name: str) -> None:
     """NaN, infinities, huge numbers: whatever the padding holds, not a bit changes."""
-    f, *_ = setup(name)
+    f, *_ = loss_and_grad(name)
     clean = f(batch(garbage=0.0))
     assert np.isfinite(clean[0])
     assert clean[0] > 0
@@ -73,8 +104,8 @@ def test_padding_changes_no_loss_and_no_gradient(name: str) -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_batch_of_padding_has_no_loss_and_no_gradient(name: str) -> None:
-    f, *_ = setup(name)
-    empty = replay.blank_segment(SPEC, SLOTS)
+    f, *_ = loss_and_grad(name)
+    empty = segments.blank_segment(SPEC, SLOTS)
     loss, grads = f(jax.tree.map(lambda x: jnp.stack([x] * BATCH), empty))
     assert loss == 0
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(grads))
@@ -82,60 +113,52 @@ def test_a_batch_of_padding_has_no_loss_and_no_gradient(name: str) -> None:
 
 def test_importance_weights_lower_what_a_segment_adds_and_not_what_it_is_divided_by() -> None:
     """The loss is linear in the weights: with all of them 1 it is the loss without weights."""
-    one = config.load(["method=qmix", "hidden_dim=8", "utility=mlp"])
-    model = learner.make_model(one, ENV)
-    params, target = (learner.init_params(one, model, jax.random.key(k)) for k in (0, 1))
-    hyper = jax.tree.map(jnp.float32, one.hyper())
+    parts, given = setup("method=qmix", "utility=mlp")
 
     @jax.jit
-    def loss(weight):
-        sample = replay.Sample(batch(), weight, jnp.arange(BATCH))
-        return learner.batch_loss(
-            model, bind_loss(one.method), AS_IS, params, target, sample, None, (), hyper
-        )
+    def loss(weight) -> tuple[jax.Array, jax.Array]:
+        value, out = batch_loss(parts, given._replace(sample=sample(batch(), weight)))
+        return value, out.error
 
-    plain, (_, error, _) = loss(None)
+    plain, error = loss(None)
     np.testing.assert_allclose(loss(jnp.ones(BATCH))[0], plain, rtol=1e-6)
     each = np.array([loss(row)[0] for row in jnp.eye(BATCH)])
     np.testing.assert_allclose(each.sum(), plain, rtol=1e-5)
     weight = np.linspace(0.1, 1, BATCH).astype(np.float32)
-    half, (_, weighted_error, _) = loss(weight)
+    half, weighted_error = loss(weight)
     np.testing.assert_allclose(half, weight @ each, rtol=1e-5)
     np.testing.assert_array_equal(weighted_error, error)  # what priorities are made of
 
 
 def test_a_share_of_the_segments_is_searched_and_the_others_keep_their_elites() -> None:
-    one = config.load(["method=ordered_joint", "hidden_dim=8", "utility=mlp"])
-    model = learner.make_model(one, ENV)
-    params, target = (learner.init_params(one, model, jax.random.key(k)) for k in (0, 1))
-    hyper = jax.tree.map(jnp.float32, one.hyper())
+    unknown = 255  # no action: a search that starts there would not end there
 
-    def unknown(rows: jax.Array) -> Recall:
-        return recall(rows)._replace(elite=jnp.full_like(ELITE, -1))
+    def outcome(fraction: float) -> tuple[BatchOutput, Elites]:
+        share = f"search_fraction={fraction}"
+        parts, given = setup("method=ordered_joint", "utility=mlp", share)
+        given = given._replace(memory=elites(unknown))
+        _, out = batch_loss(parts, given)
+        return out, parts.memory.update(given.memory, out.evaluated)
 
-    def outcome(fraction: float):
-        return learner.batch_loss(
-            model, bind_loss(one.method), AS_IS, params, target,
-            replay.Sample(batch(), None, None), None, (), hyper, unknown, fraction,
-        )  # fmt: skip
-
-    _, (_, all_errors, (everyone, all_found, _)) = outcome(1.0)
-    _, (_, errors, (whose, found, rows)) = outcome(0.4)
-    np.testing.assert_allclose(errors, all_errors, rtol=1e-6)  # each in its own row
-    searched = np.all(found[:, :-1] >= 0, axis=(1, 2))
-    np.testing.assert_array_equal(everyone, np.arange(BATCH))
+    (everyone, all_kept), (some, kept) = outcome(1.0), outcome(0.4)
+    np.testing.assert_allclose(some.error, everyone.error, rtol=1e-6)  # each in its own row
+    searched = np.asarray(some.evaluated.found.searched)
+    assert np.all(everyone.evaluated.found.searched)
+    assert searched.sum() == 3  # 2.4 of 6, rounded up
     # Nothing is written for the others: one of them may be a sampled segment's second copy.
-    np.testing.assert_array_equal(whose, np.where(searched, np.arange(BATCH), BATCH))
-    np.testing.assert_array_equal(rows, np.flatnonzero(searched))
-    assert len(rows) == 3  # 2.4 of 6, rounded up
-    np.testing.assert_array_equal(found[searched], all_found[searched])
-    assert np.all(found[~searched] == -1)
+    assert np.all(kept.action[~searched] == unknown)
+    np.testing.assert_array_equal(kept.action[searched], all_kept.action[searched])
+    assert np.all(kept.action[searched, :-1] < SPEC.n_actions)
+    found = np.asarray(some.evaluated.found.action)
+    recent = found[np.flatnonzero(searched)[np.arange(len(kept.recent)) % 3]]
+    np.testing.assert_array_equal(kept.recent, recent)
 
 
 @pytest.mark.parametrize("rule", ["sarsa", "max", "double"])
 def test_the_rules_differ_in_what_they_bootstrap_on(rule: str) -> None:
     losses = {
-        r: float(setup("nmqmix", f"target={r}")[0](batch())[0]) for r in ("sarsa", "max", "double")
+        r: float(loss_and_grad("nmqmix", f"target={r}")[0](batch())[0])
+        for r in ("sarsa", "max", "double")
     }
     assert sum(abs(losses[rule] - x) > 1e-6 for x in losses.values()) == 2
 
@@ -149,7 +172,7 @@ def relabel_actions(segments: Segment, order: np.ndarray) -> Segment:
 
 @pytest.mark.parametrize("name", ["iql", "vdn", "qmix", "nmqmix", "qatten"])
 def test_relabelling_actions_permutes_the_gradient_of_the_head(name: str) -> None:
-    f, params, target = setup(name, "last_action=false")
+    f, params, target = loss_and_grad(name, "last_action=false")
     order = np.array([2, 0, 1])
 
     def permute(tree):
@@ -170,26 +193,23 @@ def test_relabelling_actions_permutes_the_gradient_of_the_head(name: str) -> Non
 
 def test_qtran_is_zero_where_its_three_conditions_hold() -> None:
     """An oracle in NumPy for one transition: L_td + L_opt + 0.1 L_nopt, from the mixer's outputs."""
-    one = config.load(["method=qtran", "hidden_dim=8", "gamma=0.9"])
-    model = learner.make_model(one, ENV)
-    params, target = (learner.init_params(one, model, jax.random.key(k)) for k in (0, 1))
-    segment = jax.tree.map(lambda x: x[0], batch(seed=5))
-    hyper = jax.tree.map(jnp.float32, one.hyper())
-    per_slot, _ = bind_loss(one.method)(model, params, target, segment, hyper)
-
-    from jaxvff.losses import mix, utilities
+    parts, given = setup("method=qtran", "gamma=0.9")
+    model, params, target = parts.model, given.params, given.target_params
+    segment, x = of_segment(parts, given, seed=5)
+    per_slot = parts.loss(x).per_slot
 
     online, old = (utilities(model, p["utility"], segment) for p in (params, target))
     best = np.argmax(np.where(segment.avail, online.q, -np.inf), -1)
     q_jt, q_best, q_next = (
-        np.asarray(mix(model, p["mixer"], v, a, segment))
+        np.asarray(mix(model, p["mixer"], v, action=a, segment=segment))
         for p, v, a in (
             (params, online, segment.action),
             (params, online, best),
             (target, old, best),
         )
     )
-    v = [float(model.mixer.apply(params["mixer"], s, method="state_value")) for s in segment.state]
+    v_of = lambda s: model.mixer.apply(params["mixer"], s, method=Qtran.state_value)
+    v = [float(v_of(s)) for s in segment.state]
     for t in np.flatnonzero(segment.mask):
         y = segment.reward[t] + 0.9 * (1 - segment.terminated[t]) * q_next[t + 1]
         taken = sum(float(online.q[t, i, segment.action[t, i]]) for i in range(2))
@@ -205,24 +225,21 @@ def test_qtran_is_zero_where_its_three_conditions_hold() -> None:
 @pytest.mark.parametrize("name", ["cw_qmix", "ow_qmix"])
 def test_weighted_qmix_weighs_its_errors_as_published(name: str) -> None:
     """Loss = w e² + e_c²/2 with w in {1, α}: solve for w and compare with the published rule."""
-    one = config.load([f"method={name}", "hidden_dim=8", "gamma=0.9"])
-    model = learner.make_model(one, ENV)
-    params, target = (learner.init_params(one, model, jax.random.key(k)) for k in (0, 1))
-    hyper = jax.tree.map(jnp.float32, one.hyper())
-    from jaxvff.losses import mix, returns, utilities
-
+    parts, given = setup(f"method={name}", "gamma=0.9")
+    model, params, target = parts.model, given.params, given.target_params
     seen = set()
     for seed in range(6):
-        segment = jax.tree.map(lambda x: x[0], batch(seed=seed))
-        per_slot, _ = bind_loss(one.method)(model, params, target, segment, hyper)
+        segment, x = of_segment(parts, given, seed)
+        per_slot = parts.loss(x).per_slot
         online = utilities(model, params["utility"], segment)
         central = utilities(model, params["central"], segment)
         old = utilities(model, target["central"], segment)
         best = jnp.argmax(jnp.where(segment.avail, online.q, -jnp.inf), -1)
-        greedy_value = mix(model, target["mixer"], old, best, segment, "central")
-        y = returns(model, greedy_value, segment, hyper)
-        q_tot = mix(model, params["mixer"], online, segment.action, segment)
-        q_star = mix(model, params["mixer"], central, segment.action, segment, "central")
+        value = functools.partial(mix, model, segment=segment)
+        greedy_value = value(target["mixer"], old, action=best, head=Wqmix.central)
+        y = returns(x, greedy_value)
+        q_tot = value(params["mixer"], online, action=segment.action)
+        q_star = value(params["mixer"], central, action=segment.action, head=Wqmix.central)
         for t in np.flatnonzero(segment.mask):
             weight = float((per_slot[t] - 0.5 * (q_star[t] - y[t]) ** 2) / (q_tot[t] - y[t]) ** 2)
             if name == "ow_qmix":

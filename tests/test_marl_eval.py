@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from jaxvff import commands, marl_eval, show
+from jaxvff.reports import marl_eval, records, written
+from jaxvff.reports.records import Curve
 from tests import scores
 
 
-def curve(folder: Path, *args, **options) -> marl_eval.Curve:
-    result = scores.result(folder, *args, **options)
-    record = show.record(result)
-    return record, show.curve(folder, record["sweep"])
+def curve(folder: Path, *args, **options) -> Curve:
+    return records.curve(folder, records.of(scores.result(folder, *args, **options)))
 
 
 def test_a_run_is_environment_task_algorithm_seed_and_step(tmp_path: Path) -> None:
@@ -63,10 +62,10 @@ def test_lines_that_did_not_count_env_steps_have_the_nominal_ones(tmp_path: Path
     assert [run[f"step_{k}"]["step_count"] for k in range(3)] == [100, 200, 300]
 
 
-def test_a_run_of_several_groups_has_one_file(tmp_path: Path) -> None:
+def test_a_run_of_several_jobs_has_one_file(tmp_path: Path) -> None:
     methods = ("qmix", "vdn")
     results = [scores.result(tmp_path / m, m, {"method": m}) for m in methods]
-    commands.write_results(tmp_path, results)
+    written.write(tmp_path, results)
     assert [p.parent for p in tmp_path.rglob("marl_eval.json")] == [tmp_path]
     document = json.loads((tmp_path / "marl_eval.json").read_text())
     assert list(document["smax"]["3m"]) == ["qmix", "vdn"]

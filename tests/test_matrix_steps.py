@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvff import explore, replay, rollout
+from jaxvff.core import sizes
+from jaxvff.core.errors import UserError
 from jaxvff.envs import matrix_steps
-from jaxvff.nets import Mlp, Utility
-from jaxvff.plan import plan
-from jaxvff.types import UserError
+from jaxvff.networks.utility import Mlp, Utility
+from jaxvff.playing import explore, rollout
+from jaxvff.runs.plan import plan
 
 SMALL = [
     {"game": "two_step"},
@@ -58,7 +59,7 @@ def all_plays(env) -> list[tuple[float, int, float]]:
 
 
 def test_the_two_step_game_is_the_one_of_the_paper() -> None:
-    env = matrix_steps.make(game="two_step")
+    env = matrix_steps.make(matrix_steps.Options(game="two_step"))
     for second in itertools.product((0, 1), repeat=2):
         for other in (0, 1):  # agent 2's first action does nothing
             assert play(env, (0, other), second) == ([0, 7], True, 0)
@@ -68,7 +69,7 @@ def test_the_two_step_game_is_the_one_of_the_paper() -> None:
 
 
 def test_maven_rewards_the_first_agreement_again_and_again_and_a_last_switch_most() -> None:
-    env = matrix_steps.make(game="maven", length=10)
+    env = matrix_steps.make(matrix_steps.Options(game="maven", length=10))
     zeros, ones = [(0, 0)] * 10, [(1, 1)] * 10
     assert play(env, *zeros) == ([1] * 10, True, 0)
     assert play(env, *ones) == ([1] * 10, True, 0)
@@ -83,7 +84,7 @@ def test_maven_rewards_the_first_agreement_again_and_again_and_a_last_switch_mos
 
 
 def test_maven_shows_the_step_and_the_branch() -> None:
-    env = matrix_steps.make(game="maven", length=3)
+    env = matrix_steps.make(matrix_steps.Options(game="maven", length=3))
     state = env.reset(jax.random.key(0), env.params)
     expected = {
         (1, 1): [[1, 0, 0, 0, 0], [0, 1, 0, 0, 1], [0, 0, 1, 0, 1], [0] * 5],
@@ -97,7 +98,7 @@ def test_maven_shows_the_step_and_the_branch() -> None:
 
 
 def test_a_chain_goes_on_at_game_as_optimum_alone() -> None:
-    env = matrix_steps.make(game="chain", length=3)
+    env = matrix_steps.make(matrix_steps.Options(game="chain", length=3))
     assert play(env, (0, 0), (0, 0), (0, 0)) == ([1, 1, 1], True, 1)
     assert play(env, (0, 0), (0, 0)) == ([1, 1], False, 0)
     for action in itertools.product(range(3), repeat=2):
@@ -109,7 +110,7 @@ def test_a_chain_goes_on_at_game_as_optimum_alone() -> None:
 
 @pytest.mark.parametrize("options", SMALL)
 def test_best_return_and_limit_are_those_of_all_plays_and_only_the_best_win(options: dict) -> None:
-    env = matrix_steps.make(**options)
+    env = matrix_steps.make(matrix_steps.Options(**options))
     plays = all_plays(env)
     best = max(total for total, _, _ in plays)
     assert float(env.params.best) == best
@@ -118,23 +119,25 @@ def test_best_return_and_limit_are_those_of_all_plays_and_only_the_best_win(opti
 
 
 def test_a_label_seed_permutes_actions_node_by_node_and_keeps_the_game() -> None:
-    plain = matrix_steps.make(game="chain", length=30)
-    mixed = matrix_steps.make(game="chain", length=30, label_seed=0)
+    plain = matrix_steps.make(matrix_steps.Options(game="chain", length=30))
+    mixed = matrix_steps.make(matrix_steps.Options(game="chain", length=30, label_seed=0))
     best = np.asarray(mixed.params.reward).reshape(30, 9).argmax(1)
     assert len(np.unique(best)) > 5, "the optimum is in the same place everywhere"
     best_actions = [divmod(int(b), 3) for b in best]
     assert play(mixed, *best_actions) == ([1] * 30, True, 1)
     for a, b in zip(plain.params.reward, mixed.params.reward, strict=True):
         np.testing.assert_array_equal(np.sort(a, None), np.sort(b, None))
-    again = matrix_steps.make(game="chain", length=30, label_seed=0)
-    other = matrix_steps.make(game="chain", length=30, label_seed=1)
+    again = matrix_steps.make(matrix_steps.Options(game="chain", length=30, label_seed=0))
+    other = matrix_steps.make(matrix_steps.Options(game="chain", length=30, label_seed=1))
     np.testing.assert_array_equal(mixed.params.reward, again.params.reward)
     assert not (mixed.params.reward == other.params.reward).all()
 
 
 def test_relabelled_games_have_the_same_plays_by_other_names() -> None:
     for options in ({"game": "two_step"}, {"game": "maven", "length": 3}):
-        plain, mixed = (matrix_steps.make(**options, label_seed=s) for s in (None, 4))
+        plain, mixed = (
+            matrix_steps.make(matrix_steps.Options(**options, label_seed=s)) for s in (None, 4)
+        )
         assert not (plain.params.reward == mixed.params.reward).all()
         assert sorted(all_plays(plain)) == sorted(all_plays(mixed))
 
@@ -157,8 +160,10 @@ def test_label_seeds_share_a_program_and_games_do_not() -> None:
     ],
 )
 def test_the_codec_rebuilds_segments_bit_for_bit(options: dict, n_slots: int) -> None:
-    env = matrix_steps.make(**options)
-    utility = Utility(Mlp(env.spec.n_actions, 4), env.spec, 4, True, True, False)
+    env = matrix_steps.make(matrix_steps.Options(**options))
+    utility = Utility(
+        Mlp(env.spec.n_actions, 4), env.spec, shared=True, agent_id=True, last_action=False
+    )
     act = lambda k, q, avail: explore.epsilon_greedy(k, q, avail, jnp.array(1.0))
     player = rollout.Player(env, utility, act, utility.init(jax.random.key(0)), env.params)
 
@@ -173,26 +178,30 @@ def test_the_codec_rebuilds_segments_bit_for_bit(options: dict, n_slots: int) ->
         np.testing.assert_array_equal(got, expected, name)
         assert got.dtype == expected.dtype, name
     node = 1 if env.spec.state_size <= 256 else 2  # bytes
-    assert replay.nbytes(stored) == 20 * n_slots * (node + 2)
+    assert sizes.nbytes(stored) == 20 * n_slots * (node + 2)
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"game": "three_step"}, "choose one of two_step, maven, chain"),
+        ({"game": "three_step"}, "did you mean two_step"),
+        ({"game": "climbing"}, "choose one of two_step, maven, chain"),
         ({"game": "two_step", "length": 3}, "leave env.length out"),
-        ({"game": "maven", "length": 1}, "env.length=1 must be a whole number, 2 to 500"),
+        (
+            {"game": "maven", "length": 1},
+            "env.length=1 is out of range; expected a value in [2, 500]",
+        ),
         ({"game": "chain", "length": 501}, "env.length=501"),
         ({"game": "chain", "length": 2.5}, "env.length=2.5"),
         ({"game": "chain", "length": True}, "env.length=True"),
         (
             {"game": "chain", "label_seed": -1},
-            "env.label_seed=-1 must be a whole number, 0 or more",
+            "env.label_seed=-1 is out of range; expected a value in [0, ∞)",
         ),
         ({"game": "chain", "label_seed": "x"}, "env.label_seed='x'"),
     ],
 )
 def test_bad_options_are_refused_with_a_remedy(options: dict, says: str) -> None:
     with pytest.raises(UserError) as error:
-        matrix_steps.make(**options)
+        matrix_steps.make(matrix_steps.Options(**options))
     assert says in str(error.value)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
-import jax
 import pytest
 
-from jaxvff import cli, memory, train
-from jaxvff.plan import plan
+from jaxvff.cli.main import main
+from jaxvff.core import sizes
+from jaxvff.runs import execute, memory
+from jaxvff.runs.plan import plan
 from tests.lanes import start
 
 TINY = ["seeds=2", "hidden_dim=8", "batch_size=16", "learn_start=16", "buffer_size=64"]
@@ -17,22 +18,25 @@ TINY = ["seeds=2", "hidden_dim=8", "batch_size=16", "learn_start=16", "buffer_si
 
 @pytest.mark.parametrize("extra", [["replay=prioritised"], ["method=qmix", "bonus=rnd"]])
 def test_the_estimate_is_what_the_state_takes(extra: list[str]) -> None:
-    (group,) = plan([*TINY, *extra])
-    need = memory.need(group)
+    (job,) = plan([*TINY, *extra])
+    need = memory.need(job)
     _, carry, _ = start(*TINY, *extra)
-    state = carry.state._replace(key=jax.random.key_data(carry.state.key))
-    assert need.total == sum(x.nbytes for x in jax.tree.leaves(state))
-    assert need.slots * need.slot == 12  # two actions and a reward, twice; see matrix.Codec
-    assert need.replay >= 64 * 12
+    learner = carry.state.learner
+    assert need.total == sizes.nbytes(learner)
+    assert sum(part.n_bytes for part in need.parts) == need.lane
+    replay = need.parts[0]
+    assert replay.n_bytes == sizes.nbytes(learner.replay) / job.n_lanes >= 64 * 12
+    # Two actions and a reward, in both slots; see the codec of envs/matrix.py.
+    assert replay.note == "buffer_size=64 segments of 2 slots of 6 bytes"
 
 
 def test_what_cannot_fit_is_refused_before_it_has_a_folder(
     tmp_path: Path, monkeypatch, capsys
 ) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda devices: 22_100_000_000)
-    monkeypatch.setattr(train, "program", lambda *args: pytest.fail("it went on to compile"))
+    monkeypatch.setattr(execute, "open_program", lambda *args: pytest.fail("it went on to compile"))
     args = ["method=vdn", "seeds=32", "buffer_size=100000000", f"run_dir={tmp_path}/run"]
-    assert cli.main(["train", *args]) == 2
+    assert main(["train", *args]) == 2
     message = capsys.readouterr().err
     assert "32 seeds need at least 38.4 GB (replay 38.4 GB: buffer_size=100000000" in message
     assert "segments of 2 slots of 6 bytes), and 22.1 GB are free; lower buffer_size" in message
@@ -41,18 +45,18 @@ def test_what_cannot_fit_is_refused_before_it_has_a_folder(
 
 
 def test_the_largest_group_of_a_sweep_decides(monkeypatch) -> None:
-    groups = plan([*TINY[:-1], "sweep.buffer_size=[64,6400]"])
-    assert len(groups) == 2
-    assert memory.largest(groups).segments == 6400
+    jobs = plan([*TINY[:-1], "sweep.buffer_size=[64,6400]"])
+    assert len(jobs) == 2
+    assert "buffer_size=6400" in memory.largest(jobs).parts[0].note
 
 
 @pytest.mark.slow
 def test_training_begins_with_the_estimate(tmp_path: Path, capsys) -> None:
     args = [*TINY, "total_steps=20", "eval_interval=20", f"run_dir={tmp_path}/run"]
-    assert cli.main(["train", *args]) == 0
+    assert main(["train", *args]) == 0
     first, *rest = capsys.readouterr().out.splitlines()
     assert first.startswith("memory: ")
-    assert first.endswith("replay: 64 x 2 slots of 6 bytes")
+    assert first.endswith("replay: buffer_size=64 segments of 2 slots of 6 bytes")
     assert not any(line.startswith("memory: ") for line in rest)
 
 
@@ -85,4 +89,4 @@ def test_unknown_memory_refuses_nothing(monkeypatch) -> None:
     ],
 )
 def test_sizes_are_readable(n: float, text: str) -> None:
-    assert memory.size(n) == text
+    assert sizes.readable(n) == text

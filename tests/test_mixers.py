@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvff.methods import METHODS
-from jaxvff.options import bind_mixer
-from jaxvff.types import EnvSpec, JointStep
+from jaxvff.core.types import EnvSpec, JointStep
+from jaxvff.methods.table import METHODS
+from jaxvff.settings import build
 
 SPEC = EnvSpec(n_agents=3, n_actions=4, obs_size=5, state_size=7, episode_limit=9)
 HIDDEN = 8
@@ -26,13 +26,13 @@ def random_step(key: jax.Array, spec: EnvSpec = SPEC) -> JointStep:
         q_taken=jnp.take_along_axis(q, action[:, None], 1)[:, 0],
         q_max=q.max(-1),
         action=jax.nn.one_hot(action, spec.n_actions),
-        hidden=jax.random.normal(k[2], (spec.n_agents, HIDDEN)),
+        features=jax.random.normal(k[2], (spec.n_agents, HIDDEN)),
         state=jax.random.normal(k[3], (spec.state_size,)),
     )
 
 
 def cases(name: str, **options):
-    mixer = bind_mixer({"name": name, **options}, SPEC, HIDDEN)
+    mixer = build.mixer({"name": name, **options}, SPEC, HIDDEN)
     keys = jax.random.split(jax.random.key(7), CASES)
     params = jax.vmap(lambda k: mixer.init(k, random_step(k)))(keys)
     return mixer, params, jax.vmap(random_step)(jax.vmap(lambda k: jax.random.fold_in(k, 1))(keys))
@@ -146,7 +146,7 @@ def test_every_joint_mixer_returns_one_finite_number(name: str) -> None:
 
 def test_qatten_reads_agents_own_entries_of_the_state_where_there_are_any() -> None:
     spec = SPEC._replace(agent_state_size=2)
-    mixer = bind_mixer({"name": "qatten"}, spec, HIDDEN)
+    mixer = build.mixer({"name": "qatten"}, spec, HIDDEN)
     step = random_step(jax.random.key(0), spec)
     params = mixer.init(jax.random.key(1), step)
     assert params["params"]["key_0"]["kernel"].shape[0] == 2

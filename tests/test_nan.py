@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvff import train
-from jaxvff.types import Env
+from jaxvff.core.types import Env
+from jaxvff.training import loop
+from jaxvff.training.lanes import Carry, Lane
+from jaxvff.training.program import Program
 from tests import toy
 from tests.lanes import params_of, start, start_in
 
@@ -43,10 +45,11 @@ def poisoned(rate: float, what: str) -> Env:
     return env._replace(params=jnp.float32(rate), reset=reset, step=step, observe=observe)
 
 
-def held(carry: train.Carry) -> dict[str, np.ndarray]:
+def held(carry: Carry) -> dict[str, np.ndarray]:
     """What decides whether and where a lane stopped."""
     state = carry.state
-    rewards, obs = state.replay.experience.reward, state.replay.experience.obs
+    stored = state.learner.replay.experience.packed
+    rewards, obs = stored.reward, stored.obs
     flat = lambda x: np.isfinite(np.asarray(x)).reshape(2, -1).all(1)
     return {
         "steps": np.array(state.env_steps),
@@ -56,7 +59,7 @@ def held(carry: train.Carry) -> dict[str, np.ndarray]:
 
 
 @functools.cache
-def program(what: str) -> tuple[train.Program, train.Lane]:
+def program(what: str) -> tuple[Program, Lane]:
     """A healthy and a sick lane."""
     made, _, lane = start_in([poisoned(rate, what) for rate in RATES], *ARGS)
     return made, lane
@@ -83,7 +86,7 @@ def test_a_lane_stops_at_its_first_bad_value_and_keeps_its_last_good_parameters(
     moved = jax.tree.map(lambda x, y: np.abs(x[HEALTHY] - y[HEALTHY]).max(), params, good)
     assert max(jax.tree.leaves(moved)) > 0, "the healthy lane stopped, too"
 
-    metrics = train.report_metrics(made, carry, lane)
+    metrics = loop.report_metrics(made, carry, lane)
     assert metrics["stopped_at"][SICK] == stopped_at
     for name, values in metrics.items():
         if name not in ("stopped_at", "env_steps"):
@@ -101,7 +104,7 @@ def test_the_other_lanes_are_as_if_it_had_never_been_there() -> None:
         lane = lane._replace(env_params=rates)
         carry = made.advance(made.init(lane), lane, 0, 40)
         runs.append(
-            (held(carry)["stopped"], train.report_metrics(made, carry, lane), params_of(carry))
+            (held(carry)["stopped"], loop.report_metrics(made, carry, lane), params_of(carry))
         )
     (sick, *mine), (well, *theirs) = runs
     assert sick[SICK] > 0
@@ -116,7 +119,7 @@ def test_successes_of_a_lane_that_diverged_are_false() -> None:
         "hidden_dim=8", "batch_size=16", "learn_start=16", "buffer_size=64",
     )  # fmt: skip
     carry = made.advance(carry, lane, 0, 30)
-    metrics = train.report_metrics(made, carry, lane)
+    metrics = loop.report_metrics(made, carry, lane)
     assert list(metrics["stopped_at"] >= 0) == [False, True]
     for name in ("fit", "optimal", "both"):
         assert metrics[name].dtype == bool

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvff.nets import UTILITIES, Utility
-from jaxvff.types import EnvSpec
+from jaxvff.core.types import EnvSpec
+from jaxvff.networks.options import UTILITIES
+from jaxvff.networks.utility import Utility
 from tests.oracles import gru
 from tests.streams import random_segment, spans
 
@@ -19,7 +20,7 @@ TOLERANCE = 1e-5  # float32 against float64, sums of up to 9 terms of size one
 
 def utility(name: str, shared: bool = True) -> Utility:
     net = UTILITIES[name](SPEC.n_actions, HIDDEN)
-    return Utility(net, SPEC, HIDDEN, shared, agent_id=True, last_action=True)
+    return Utility(net, SPEC, shared, agent_id=True, last_action=True)
 
 
 def scaled(params: dict) -> dict:

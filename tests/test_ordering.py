@@ -12,35 +12,40 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvff import config, learner, ordering, replay, search, train
-from jaxvff.envs import ENVS
-from jaxvff.explore import greedy
-from jaxvff.losses import Values, joint_steps
-from jaxvff.options import bind_env
-from jaxvff.types import EnvSpec, UserError
+from jaxvff.core.actions import greedy
+from jaxvff.core.errors import UserError
+from jaxvff.core.types import EnvSpec
+from jaxvff.learning.learner import init_params
+from jaxvff.losses.contract import LossInput
+from jaxvff.losses.ordered import elites, losses, order, search
+from jaxvff.losses.ordered.search import Budget
+from jaxvff.losses.terms import UtilityValues, joint_steps
+from jaxvff.mixers.searchable import SearchableValue
+from jaxvff.settings import build, config
+from jaxvff.training import loop
 from tests.lanes import start as begin
 
 A, U, E = 3, 4, 8
 JOINT = np.array(list(itertools.product(range(U), repeat=A)))
 
 
-def table(seed: int) -> search.Table:
+def table(seed: int) -> SearchableValue:
     """A random table; those of odd seeds have a list."""
     keys = jax.random.split(jax.random.key(seed), 6)
     shapes = ((A, U, E + 2), (E + 2,), (E,), (), (U**A, 2), (2,))
-    t = search.Table(*(jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True)))
+    t = SearchableValue(*(jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True)))
     places = U ** np.arange(A)[::-1, None] * np.arange(U)
     t = t._replace(parts=t.parts.at[..., -1].set(places), bias=t.bias.at[-1].set(0))
-    return t if seed % 2 else t._replace(listed=None, weight=None)
+    return t if seed % 2 else t._replace(list_rows=None, list_weight=None)
 
 
-def values(t: search.Table) -> np.ndarray:
+def values(t: SearchableValue) -> np.ndarray:
     """An oracle: every joint value in NumPy, `[U] * A`."""
     t = jax.tree.map(lambda x: np.asarray(x, np.float64), t)
     total = t.bias + sum(t.parts[i][JOINT[:, i]] for i in range(A))
     hidden, added = total[:, :-2], total[:, -2]
     hidden = np.where(hidden > 0, hidden, np.expm1(hidden))
-    listed = 0 if t.listed is None else t.listed @ t.weight
+    listed = 0 if t.list_rows is None else t.list_rows @ t.list_weight
     return (hidden @ t.out + added + listed + t.offset).reshape((U,) * A)
 
 
@@ -96,8 +101,8 @@ def test_with_many_restarts_the_best_joint_action_is_found(seed: int) -> None:
     allowed = can[0][:, None, None] & can[1][None, :, None] & can[2][None, None, :]
     best = np.unravel_index(np.where(allowed, values(t), -np.inf).argmax(), (U,) * A)
     found = search.best_joint_action(
-        t, jnp.zeros((A, U)), jnp.asarray(can), start(can)[None], jnp.array(0.0),
-        jax.random.key(seed), restarts=64, sweeps=2,
+        t, jnp.zeros((A, U)), jnp.asarray(can), starts=start(can)[None],
+        tolerance=jnp.array(0.0), key=jax.random.key(seed), budget=Budget(restarts=64, sweeps=2),
     )  # fmt: skip
     np.testing.assert_array_equal(found, best)
 
@@ -106,8 +111,8 @@ def test_utilities_choose_among_what_the_joint_value_cannot_tell_apart() -> None
     t, can = table(1), jnp.ones((A, U), bool)
     q = jax.random.normal(jax.random.key(9), (A, U))
     sought = functools.partial(
-        search.best_joint_action, t, q, can, jnp.zeros((1, A), jnp.int32),
-        key=jax.random.key(0), restarts=32, sweeps=2,
+        search.best_joint_action, t, q, can, starts=jnp.zeros((1, A), jnp.int32),
+        key=jax.random.key(0), budget=Budget(restarts=32, sweeps=2),
     )  # fmt: skip
     np.testing.assert_array_equal(sought(tolerance=jnp.array(1e6)), greedy(q, can))
     exact = np.unravel_index(values(t).argmax(), (U,) * A)
@@ -124,8 +129,8 @@ def test_the_table_that_is_searched_is_the_joint_value_that_learns(
         f"method={method}", f"method.max_listed={max_listed}", "env=matrix/random",
         "env.n_agents=3", "hidden_dim=8",
     ])  # fmt: skip
-    model = learner.make_model(one, bind_env(one.env, ENVS))
-    params = learner.init_params(one, model, jax.random.key(0))["mixer"]
+    model = build.model(one, build.environment(one.env))
+    params = init_params(model, jax.random.key(0))["mixer"]
     lists = [x for x in jax.tree.leaves(params) if x.shape == (27, 5)]
     assert len(lists) == (max_listed == 27)
     # Random, since a list begins at zero.
@@ -133,14 +138,16 @@ def test_the_table_that_is_searched_is_the_joint_value_that_learns(
     noise = jax.tree.unflatten(jax.tree.structure(params), list(noise))
     params = jax.tree.map(lambda x, key: x + jax.random.normal(key, x.shape), params, noise)
     spec = model.utility.spec
-    seen = Values(*(jax.random.normal(jax.random.key(k), (3, n)) for k, n in ((1, 3), (2, 8))))
+    seen = UtilityValues(
+        *(jax.random.normal(jax.random.key(k), (3, n)) for k, n in ((1, 3), (2, 8)))
+    )
     state = jnp.arange(spec.state_size, dtype=jnp.float32)
-    t = model.mixer.apply(params, seen.hidden, state, method="table")
+    t = model.mixer.apply(params, seen.features, state, method=losses.searchable)
     for action in itertools.product(range(3), repeat=3):
         step = joint_steps(seen, jnp.array(action), jnp.ones((3, 3), bool), state)
         np.testing.assert_allclose(
             t.value(t.total(jnp.array(action))),
-            model.mixer.apply(params, step, method="judge"),
+            model.mixer.apply(params, step, method=losses.joint_value),
             rtol=1e-4, atol=1e-4,
         )  # fmt: skip
 
@@ -152,8 +159,8 @@ def test_wanted_utilities_lead_by_a_margin_and_follow_the_responses() -> None:
     )
     response = jnp.array([high_stakes, low_stakes, [[99.0, -99.0, 0.0]] * 2])
     can, valid = jnp.ones((3, 2, 3), bool), jnp.array([True, True, False])
-    wanted = ordering.wanted_utilities(response, jnp.array([[0, 1]] * 3), can, valid)
-    s = ordering.SPREAD
+    wanted = order.target_utilities(response, jnp.array([[0, 1]] * 3), can, valid)
+    s = order.SPREAD
     np.testing.assert_allclose(wanted[0], [[0, -1 - s / 2, -1 - s / 4], [-1, 0, -1 - s]], rtol=1e-5)
     np.testing.assert_allclose(wanted[1], [[0, -1, -1 - s / 8], [-1, 0, -1]], rtol=1e-5)
 
@@ -163,28 +170,33 @@ def test_the_ordering_loss_is_zero_at_what_is_wanted_whatever_is_added_to_an_age
     found = jnp.asarray(rng.integers(0, U, (2, A)))
     can = jnp.ones((2, A, U), bool)
     response = jnp.asarray(rng.normal(size=(2, A, U)))
-    wanted = ordering.wanted_utilities(response, found, can, jnp.ones(2, bool))
+    wanted = order.target_utilities(response, found, can, jnp.ones(2, bool))
     shifted = wanted + jnp.asarray(rng.normal(size=(2, A, 1)))
-    np.testing.assert_allclose(ordering.order_loss(shifted, wanted, found, can), 0, atol=1e-10)
+    np.testing.assert_allclose(order.order_loss(shifted, wanted, found, can), 0, atol=1e-10)
     nothing = jnp.full_like(wanted, jnp.nan)
-    loss, grad = jax.value_and_grad(lambda q: jnp.sum(ordering.order_loss(q, nothing, found, can)))(
+    loss, grad = jax.value_and_grad(lambda q: jnp.sum(order.order_loss(q, nothing, found, can)))(
         shifted
     )
     assert loss == 0
     assert not np.any(grad)
 
 
+def given(value: SearchableValue, segment: Any, recalled: elites.Recalled) -> LossInput:
+    """What the loss of a segment is given, whose slots all have the same joint value."""
+    model: Any = SimpleNamespace(mixer=SimpleNamespace(apply=lambda *_, **__: value))
+    return LossInput(model, {"mixer": None}, None, segment, None, recalled)
+
+
 def weights(q: np.ndarray, drift: float) -> np.ndarray:
     """Of a segment of two slots, both of which have `table(0)` and utilities `q[A, U]`."""
-    model: Any = SimpleNamespace(mixer=SimpleNamespace(apply=lambda *_, **__: table(0)))
     n, action = 2, jnp.zeros((2, A), jnp.int32)
     segment: Any = SimpleNamespace(
         avail=jnp.ones((n, A, U), bool), state=jnp.zeros((n, 1)), mask=jnp.array([True, False])
     )
-    seen = Values(jnp.stack([jnp.asarray(q)] * n), jnp.zeros((n, A, 1)))
-    recall = ordering.Recall(action, action[None], jnp.array(drift), jax.random.key(1))
-    budget = ordering.Budget(restarts=64, sweeps=2)
-    return np.asarray(ordering.search(model, None, seen, segment, recall, budget)[2])
+    seen = UtilityValues(jnp.stack([jnp.asarray(q)] * n), jnp.zeros((n, A, 1)))
+    recalled = elites.Recalled(action, action[None], jnp.array(drift), jax.random.key(1))
+    budget = Budget(restarts=64, sweeps=2)
+    return np.asarray(losses.search(given(table(0), segment, recalled), seen, budget).weight)
 
 
 def test_a_slot_weighs_what_its_greedy_joint_action_loses_in_drifts_of_the_joint_value() -> None:
@@ -192,27 +204,27 @@ def test_a_slot_weighs_what_its_greedy_joint_action_loses_in_drifts_of_the_joint
     best, worst = (np.eye(U)[list(np.unravel_index(i, q.shape))] for i in (q.argmax(), q.argmin()))
     lost = q.max() - q.min()
     np.testing.assert_allclose(weights(worst, lost / 70), [70, 0], rtol=1e-4)
-    assert weights(worst, lost / 1e6)[0] == weights(worst, 0)[0] == ordering.MOST
-    np.testing.assert_allclose(weights(best, lost / 7), [ordering.HOLD, 0], rtol=1e-6)
-    np.testing.assert_allclose(weights(worst, 2 * lost), [ordering.HOLD, 0], rtol=1e-6)
+    assert weights(worst, lost / 1e6)[0] == weights(worst, 0)[0] == order.MAX_WEIGHT
+    np.testing.assert_allclose(weights(best, lost / 7), [order.AGREED_WEIGHT, 0], rtol=1e-6)
+    np.testing.assert_allclose(weights(worst, 2 * lost), [order.AGREED_WEIGHT, 0], rtol=1e-6)
 
 
 def test_elites_are_a_ring_that_only_gets_written_where_it_should() -> None:
     spec = EnvSpec(2, 3, 1, 1, episode_limit=1)
-    elites = replay.no_elites(spec, capacity=4, n_slots=2, key=jax.random.key(0))
+    ring = elites.no_elites(spec, capacity=4, n_slots=2, key=jax.random.key(0))
     for k in range(3):
-        elites, place = elites.add(jnp.full((2, 2, 2), k))
-    np.testing.assert_array_equal(place, [0, 1])  # the oldest ones were replaced
-    np.testing.assert_array_equal(elites.action[:, 0, 0], [2, 2, 1, 1])
+        ring, row = ring.add(jnp.full((2, 2, 2), k))
+    np.testing.assert_array_equal(row, [0, 1])  # the oldest ones were replaced
+    np.testing.assert_array_equal(ring.action[:, 0, 0], [2, 2, 1, 1])
     found = jnp.stack([jnp.full((2, 2), 9), jnp.full((2, 2), 8)])
-    better = elites.improve(jnp.array([3, 4]), found, jnp.array([1]), jnp.array(1.0))
+    better = ring.improve(jnp.array([3, 4]), found, jnp.array([1]), jnp.array(1.0))
     np.testing.assert_array_equal(better.action[:, 0, 0], [2, 2, 1, 9])
     np.testing.assert_array_equal(better.recent, np.full_like(better.recent, 8))
 
 
 def test_no_action_is_special_before_anything_was_found() -> None:
     spec = EnvSpec(2, 3, 1, 1, episode_limit=1)
-    recent = replay.no_elites(spec, 4, 2, jax.random.key(0)).recent
+    recent = elites.no_elites(spec, 4, 2, jax.random.key(0)).recent
     assert set(np.unique(recent[:, 0, 0])) == {0, 1, 2}
 
 
@@ -220,23 +232,21 @@ def test_no_action_is_special_before_anything_was_found() -> None:
 def test_the_best_that_other_segments_found_is_a_start(seed: int) -> None:
     """One sweep does not find the optimum of these tables; one of four others is it."""
     t, n = table(seed), 2
-    t = t._replace(weight=10 * t.weight)  # payoffs of a list are as good as independent
+    t = t._replace(list_weight=10 * t.list_weight)  # payoffs of a list are as good as independent
     q = values(t)
     best = np.array(np.unravel_index(q.argmax(), q.shape))
-    model: Any = SimpleNamespace(mixer=SimpleNamespace(apply=lambda *_, **__: t))
     segment: Any = SimpleNamespace(
         avail=jnp.ones((n, A, U), bool), state=jnp.zeros((n, 1)), mask=jnp.array([True, False])
     )
     worst = np.array(np.unravel_index(q.argmin(), q.shape))
     others = jnp.asarray(np.stack([worst, worst, best, worst]))[:, None].repeat(n, axis=1)
-    seen = Values(jnp.zeros((n, A, U)), jnp.zeros((n, A, 1)))
+    seen = UtilityValues(jnp.zeros((n, A, U)), jnp.zeros((n, A, 1)))
     elite = jnp.zeros((n, A), jnp.int32)
     found = [
-        ordering.search(
-            model, None, seen, segment,
-            ordering.Recall(elite, known, jnp.zeros(()), jax.random.key(1)),
-            ordering.Budget(restarts=1, sweeps=1),
-        )[0][0]
+        losses.search(
+            given(t, segment, elites.Recalled(elite, known, jnp.zeros(()), jax.random.key(1))),
+            seen, Budget(restarts=1, sweeps=1),
+        ).action[0]
         for known in (others, others[:2])
     ]  # fmt: skip
     np.testing.assert_array_equal(found[0], best)
@@ -246,14 +256,14 @@ def test_the_best_that_other_segments_found_is_a_start(seed: int) -> None:
 def test_what_one_search_finds_spreads_within_a_few_updates() -> None:
     """The chance that nobody asks for it in the next update is (1 - OTHERS / RECENT)^RECENT."""
     spec = EnvSpec(A, U, 1, 1, episode_limit=1)
-    elites = replay.no_elites(spec, 4, 2, jax.random.key(0))
-    elites = elites._replace(recent=jnp.zeros_like(elites.recent).at[5].set(1))
-    place = jnp.zeros(replay.RECENT, jnp.int32)
+    ring = elites.no_elites(spec, 4, 2, jax.random.key(0))
+    ring = ring._replace(recent=jnp.zeros_like(ring.recent).at[5].set(1))
+    row = jnp.zeros(elites.RECENT, jnp.int32)
     for k in range(8):
-        recall = learner.remembered(elites, place, jax.random.key(k), place)
-        found = recall.others.max(axis=1)  # each takes the better of those it sees
-        elites = elites.improve(place, found, jnp.arange(len(place)), jnp.array(0.0))
-    assert elites.recent.min() == 1
+        recalled = elites.recall(ring, row, jax.random.key(k))
+        found = recalled.others.max(axis=1)  # each takes the better of those it sees
+        ring = ring.improve(row, found, jnp.arange(len(row)), jnp.array(0.0))
+    assert ring.recent.min() == 1
 
 
 @pytest.mark.parametrize("asked", ["target=search", "act_search=0.1"])
@@ -265,7 +275,7 @@ def test_only_a_method_that_searches_bootstraps_or_acts_on_a_search(asked: str) 
 
 def trained(overrides: list[str]) -> dict[str, np.ndarray]:
     program, carry, lane = begin(*overrides)
-    *_, (_, _, report) = train.run(program, carry, lane)
+    *_, (_, _, report) = loop.run(program, carry, lane)
     return report.metrics
 
 

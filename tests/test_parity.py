@@ -17,13 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxvff.core.types import EnvSpec, JointStep
+from jaxvff.losses.targets import Bootstrap, td_lambda
 from jaxvff.mixers.qatten import Qatten
 from jaxvff.mixers.qmix import Qmix
 from jaxvff.mixers.qplex import Qplex
 from jaxvff.mixers.qtran import Qtran
 from jaxvff.mixers.wqmix import CentralFF
-from jaxvff.targets import Bootstrap, td_lambda
-from jaxvff.types import EnvSpec, JointStep
 
 ROOT = Path(os.environ.get("JAXVFF_PARITY_DIR", Path(__file__).parent / "data" / "parity"))
 CASES = sorted(ROOT.glob("case*/*.npz"))
@@ -102,7 +102,7 @@ def joint_steps(data: dict[str, np.ndarray], spec: EnvSpec) -> JointStep:
         q_taken=jnp.asarray(data.get("agent_qs", zeros)),
         q_max=jnp.asarray(data.get("max_agent_qs", zeros)),
         action=jax.nn.one_hot(action, u, dtype=jnp.zeros(()).dtype),
-        hidden=jnp.asarray(data.get("hidden_states", np.zeros((b, t, a, 1)))),
+        features=jnp.asarray(data.get("hidden_states", np.zeros((b, t, a, 1)))),
         state=jnp.asarray(data["states"]),
     )
 
@@ -154,7 +154,7 @@ def test_qtran_joint_and_state_values_agree(path: Path, tolerance: float) -> Non
     mixer, params = make("qtran", meta, spec), params_of(data, "qtran")
     steps = joint_steps(data, spec)
     q_jt = jax.vmap(jax.vmap(lambda s: mixer.apply(params, s)))(steps)
-    v = jax.vmap(jax.vmap(lambda s: mixer.apply(params, s, method="state_value")))(steps.state)
+    v = jax.vmap(jax.vmap(lambda s: mixer.apply(params, s, method=Qtran.state_value)))(steps.state)
     close(q_jt, data["joint_q"], tolerance)
     close(v, data["state_v"], tolerance)
 

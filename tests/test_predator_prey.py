@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvff import replay, rollout
+from jaxvff.core import segments
+from jaxvff.core.errors import UserError
+from jaxvff.core.types import Env, Episodes, Outcome, Segment, View
 from jaxvff.envs import predator_prey
 from jaxvff.envs.predator_prey import CATCH, GONE, STAY, Board, Field
-from jaxvff.nets import Mlp, Utility
-from jaxvff.plan import plan
-from jaxvff.types import Env, Episodes, Outcome, Segment, UserError, View
+from jaxvff.networks.utility import Mlp, Utility
+from jaxvff.playing import rollout
+from jaxvff.runs.plan import plan
 
 RIGHT, DOWN, LEFT, UP = range(4)
 MOVES = [(0, 1), (1, 0), (0, -1), (-1, 0), (0, 0), (0, 0)]
@@ -102,7 +104,9 @@ def test_steps_and_views_are_those_of_a_slow_oracle() -> None:
     """A crowded board, some gone, any action, available or not."""
     n, a, p, size, radius = 400, 6, 4, 4, 2
     board, rng = Board(size, radius), np.random.default_rng(0)
-    env = predator_prey.make(n_agents=a, n_prey=p, size=size, radius=radius, penalty=PENALTY)
+    env = predator_prey.make(
+        predator_prey.Options(n_agents=a, n_prey=p, size=size, radius=radius, penalty=PENALTY)
+    )
     cells = np.stack([rng.permutation(board.cells)[: a + p] for _ in range(n)])
     cells[rng.random(cells.shape) < 0.15] = GONE
     action = np.where(rng.random((n, a)) < 0.7, CATCH, rng.integers(0, 6, (n, a)))
@@ -139,7 +143,7 @@ def test_steps_and_views_are_those_of_a_slow_oracle() -> None:
 @functools.cache
 def stage(a: int, p: int, limit: int = 9) -> tuple[Env, Any]:
     """`(env, (key, field, action, penalty) -> (after, outcome, view after))` on 5 x 5 cells."""
-    env = predator_prey.make(n_agents=a, n_prey=p, size=5, time_limit=limit)
+    env = predator_prey.make(predator_prey.Options(n_agents=a, n_prey=p, size=5, time_limit=limit))
 
     @jax.jit
     def play(key: Any, field: Field, action: Any, penalty: Any) -> tuple[Field, Outcome, View]:
@@ -254,13 +258,17 @@ LIMIT = 12
 def episodes() -> tuple[Env, Segment, Episodes]:
     """Segments `[N, T]` of random play that likes to catch."""
     env = predator_prey.make(
-        n_agents=4, n_prey=3, size=4, radius=1, time_limit=LIMIT, penalty=PENALTY
+        predator_prey.Options(
+            n_agents=4, n_prey=3, size=4, radius=1, time_limit=LIMIT, penalty=PENALTY
+        )
     )
 
     def like(key: Any, q: Any, avail: Any) -> Any:
         return jax.random.categorical(key, jnp.log(avail * (1 + 20 * (jnp.arange(6) == CATCH))))
 
-    utility = Utility(Mlp(env.spec.n_actions, 1), env.spec, 1, True, False, False)
+    utility = Utility(
+        Mlp(env.spec.n_actions, 1), env.spec, shared=True, agent_id=False, last_action=False
+    )
     params = utility.init(jax.random.key(0))
     player = rollout.Player(env, utility, like, params, env.params)
     keys = jax.random.split(jax.random.key(0), 16)
@@ -313,8 +321,8 @@ def test_what_replay_stores_brings_back_every_bit() -> None:
 
 
 def test_a_slot_takes_94_bytes() -> None:
-    env = predator_prey.make()
-    blank = jax.eval_shape(env.codec.pack, replay.blank_segment(env.spec, 201))
+    env = predator_prey.make(predator_prey.Options())
+    blank = jax.eval_shape(env.codec.pack, segments.blank_segment(env.spec, 201))
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(blank))
     assert size == 94 * 201
 
@@ -334,20 +342,23 @@ def test_a_sweep_of_penalties_is_one_program() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"n_agents": 1}, "env.n_agents=1 must be a whole number, 2 or more; try 2"),
-        ({"n_prey": 0}, "env.n_prey=0 must be a whole number, 1 or more"),
-        ({"size": 101}, "env.size=101 must be a whole number, 2 to 100"),
+        ({"n_agents": 1}, "env.n_agents=1 is out of range; expected a value in [2, ∞), such as 8"),
+        ({"n_prey": 0}, "env.n_prey=0 is out of range; expected a value in [1, ∞)"),
+        ({"size": 101}, "env.size=101 is out of range; expected a value in [2, 100]"),
         ({"size": 2.5}, "env.size=2.5 must be a whole number"),
         ({"size": 3}, "env.size=3 has 9 cells for 8 predators and 8 prey; set env.size=4 or more"),
-        ({"radius": 11}, "env.radius=11 must be a whole number, 1 to 10"),
+        (
+            {"radius": 11},
+            "env.radius=11 is out of range; expected a whole number of at most env.size=10",
+        ),
         ({"time_limit": True}, "env.time_limit=True must be a whole number"),
-        ({"penalty": 2}, "env.penalty=2 must be finite and 0 or below; try -2"),
-        ({"penalty": float("nan")}, "env.penalty=nan must be finite and 0 or below; try -2"),
-        ({"penalty": float("-inf")}, "env.penalty=-inf must be finite"),
-        ({"penalty": "two"}, "env.penalty='two' must be a number, 0 or below, such as -2"),
+        ({"penalty": 2}, "env.penalty=2 is out of range; expected a value in (-∞, 0], such as 0.0"),
+        ({"penalty": float("nan")}, "env.penalty=nan is out of range; expected a value in (-∞, 0]"),
+        ({"penalty": float("-inf")}, "env.penalty=-inf is out of range"),
+        ({"penalty": "two"}, "env.penalty='two' must be a number in (-∞, 0], such as 0.0"),
     ],
 )
 def test_mistakes_are_named_with_what_would_do(options: dict, says: str) -> None:
     with pytest.raises(UserError) as error:
-        predator_prey.make(**options)
+        predator_prey.make(predator_prey.Options(**options))
     assert says in str(error.value)

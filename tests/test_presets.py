@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import pytest
-import yaml
 
-from jaxvff import presets
-from jaxvff.methods import METHODS
-from jaxvff.types import UserError
+from jaxvff.core.errors import UserError
+from jaxvff.methods.table import METHODS
+from jaxvff.settings import presets
+from jaxvff.settings.overrides import Override
 
 
 def test_a_part_trains_only_the_methods_that_the_user_asked_for() -> None:
-    def methods(parts: list[list[str]]) -> list[str]:
-        return [o for part in parts for o in part if o.startswith("sweep.method")]
+    def methods(parts: list[list[Override]]) -> list[str]:
+        return [o.text for part in parts for o in part if o.swept and o.key == "method"]
 
     kinds = (
         "ordered_joint",
@@ -24,9 +24,9 @@ def test_a_part_trains_only_the_methods_that_the_user_asked_for() -> None:
     some = presets.overrides("beyond", ["sweep.method=[qmix,ordered_joint]", "seed=7"])
     assert methods(some) == ["sweep.method=[ordered_joint]"] * 3 + ["sweep.method=[qmix]"] * 3
     for mine, all_of_it in zip(some, whole[:3] + whole[6:], strict=True):
-        same = [o for o in all_of_it if not o.startswith(("sweep.method", "seed="))]
-        assert [o for o in mine[:-1] if not o.startswith("sweep.method")] == same
-        assert mine[-1] == "seed=7"  # the user's, for the preset's
+        same = [o for o in all_of_it if o.key not in ("method", "seed")]
+        assert [o for o in mine[:-1] if o.key != "method"] == same
+        assert mine[-1].text == "seed=7"  # the user's, for the preset's
     assert (
         methods(presets.overrides("beyond", ["sweep.method=[qmix]"])) == ["sweep.method=[qmix]"] * 3
     )
@@ -34,7 +34,7 @@ def test_a_part_trains_only_the_methods_that_the_user_asked_for() -> None:
 
 def test_the_users_values_replace_those_of_all_parts() -> None:
     for part in presets.overrides("beyond", ["seeds=4"]):
-        assert [o for o in part if o.startswith("seeds=")] == ["seeds=4"]
+        assert [o.text for o in part if o.key == "seeds"] == ["seeds=4"]
 
 
 def test_a_method_that_no_part_has_is_refused() -> None:
@@ -47,9 +47,9 @@ def test_only_methods_that_search_are_asked_to_bootstrap_on_what_they_find() -> 
         part
         for name in presets.names()
         for part in presets.overrides(name, [])
-        if "target=search" in part
+        if any(o.text == "target=search" for o in part)
     ]
     assert len(asked) >= 2  # SMAX and predator-prey
     for part in asked:
-        (methods,) = (o.removeprefix(presets.SWEPT) for o in part if o.startswith(presets.SWEPT))
-        assert all(METHODS[name].searches for name in yaml.safe_load(methods))
+        (methods,) = (o.value for o in part if o.swept and o.key == "method")
+        assert all(METHODS[name].act_on_search for name in methods)

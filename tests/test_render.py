@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,11 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvff import cli, experiment, rollout
-from jaxvff.envs import ENVS, jaxmarl, matrix, smax, smax_render
-from jaxvff.nets import Gru, Utility
-from jaxvff.rollout import Player
-from jaxvff.types import Env
+from jaxvff.cli.main import main
+from jaxvff.core.types import Env, EnvKind
+from jaxvff.envs import jaxmarl, matrix, smax, smax_render
+from jaxvff.networks.utility import Gru, Utility
+from jaxvff.playing import rollout
+from jaxvff.playing.rollout import Player
+from jaxvff.runs import folder as run_folder
 from tests import toy
 
 TINY = ["seeds=2", "hidden_dim=8", "batch_size=16", "learn_start=16", "buffer_size=64",
@@ -26,9 +27,8 @@ TINY = ["seeds=2", "hidden_dim=8", "batch_size=16", "learn_start=16", "buffer_si
 
 def player(env: Env, seed: int = 0) -> Player:
     """Who acts at random; in a battle, who stands still or attacks."""
-    utility = Utility(
-        Gru(env.spec.n_actions, 8), env.spec, 8, shared=True, agent_id=True, last_action=True
-    )
+    net = Gru(env.spec.n_actions, 8)
+    utility = Utility(net, env.spec, shared=True, agent_id=True, last_action=True)
 
     def act(key, q, avail):
         # Not walking in battles: whoever touches a wall dies.
@@ -92,7 +92,7 @@ def durations(image: Image.Image) -> list[int]:
 
 
 def test_a_battle_becomes_a_gif_with_three_frames_a_step_and_a_held_end(tmp_path: Path) -> None:
-    env = smax.make(map="3m")
+    env = smax.make(smax.Options(map="3m"))
     env.render(battle(4), tmp_path / "battle.gif", "won, return 2.00, 4 steps")
     with Image.open(tmp_path / "battle.gif") as image:
         assert image.format == "GIF"
@@ -128,7 +128,7 @@ def test_lines_lead_from_shooters_to_their_targets() -> None:
 @pytest.mark.slow
 def test_who_is_drawn_as_firing_did_the_damage() -> None:
     """The health that a unit lost in a step is what those fire who are drawn as hitting it."""
-    env = smax.make(map="3m")
+    env = smax.make(smax.Options(map="3m"))
     me = player(env)
     states, _, plays = jax.device_get(
         jax.jit(jax.vmap(lambda k: rollout.recorded(me, k)))(jax.random.split(jax.random.key(1), 8))
@@ -157,7 +157,7 @@ def moved(env: Env, n: int):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["MPE_simple_spread_v3", "MPE_simple_reference_v3", "overcooked"])
 def test_what_jaxmarl_can_draw_becomes_a_gif(name: str, tmp_path: Path, capfd) -> None:
-    env = jaxmarl.make(name=name, team_reward="sum")
+    env = jaxmarl.make(jaxmarl.Options(name=name, team_reward="sum"))
     state, obs = moved(env, 4)
     if name.startswith("MPE"):
         state = state.replace(step=np.arange(4))
@@ -172,15 +172,14 @@ def test_what_jaxmarl_can_draw_becomes_a_gif(name: str, tmp_path: Path, capfd) -
 def drawable_matrix(monkeypatch) -> None:
     """Matrix games with a renderer that notes what it is given."""
 
-    @functools.wraps(matrix.make)
-    def make(**options):
+    def make(options: matrix.Options) -> Env:
         def render(states, path: Path, caption: str) -> None:
             lengths = [len(x) for x in jax.tree.leaves(states)]
             path.write_text(json.dumps({"states": lengths, "caption": caption}))
 
-        return matrix.make(**options)._replace(render=render)
+        return matrix.make(options)._replace(render=render)
 
-    monkeypatch.setitem(ENVS, "matrix", lambda: make)
+    monkeypatch.setattr(matrix, "KIND", EnvKind(matrix.Options, make))
 
 
 @pytest.mark.slow
@@ -189,12 +188,12 @@ def test_evaluate_draws_the_seed_of_every_sweep_value(
 ) -> None:
     folder = tmp_path / "run"
     args = [*TINY, "sweep.env=[matrix/a,matrix/b]", f"run_dir={folder}"]
-    assert cli.main(["train", *args]) == 0
+    assert main(["train", *args]) == 0
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    assert cli.main(["evaluate", f"run={folder}", "render=false"]) == 0
+    assert main(["evaluate", f"run={folder}", "render=false"]) == 0
     assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
     capsys.readouterr()
-    assert cli.main(["evaluate", f"run={folder}", "render=true", "seed=1", "episodes=2"]) == 0
+    assert main(["evaluate", f"run={folder}", "render=true", "seed=1", "episodes=2"]) == 0
     out = capsys.readouterr().out
     assert {p: p.read_bytes() for p in before} == before
     drawn = sorted(p for p in folder.rglob("*") if p not in before and p.is_file())
@@ -218,7 +217,7 @@ def test_evaluate_draws_the_seed_of_every_sweep_value(
 def planned(tmp_path_factory) -> Path:
     """A run folder of a game that cannot be drawn, before anything is trained."""
     folder = tmp_path_factory.mktemp("runs") / "matrix"
-    experiment.new_run([*TINY, f"run_dir={folder}"])
+    run_folder.new_run([*TINY, f"run_dir={folder}"])
     return folder
 
 
@@ -234,17 +233,17 @@ def planned(tmp_path_factory) -> Path:
     ],
 )
 def test_what_cannot_be_drawn_is_refused(planned: Path, args, says: str, capsys) -> None:
-    assert cli.main(["evaluate", f"run={planned}", *args]) == 2
+    assert main(["evaluate", f"run={planned}", *args]) == 2
     message = capsys.readouterr().err
     assert says in message
     assert message.count("\n") == 1
 
 
 def test_a_seed_of_no_sweep_value_is_refused(planned: Path, drawable_matrix, capsys) -> None:
-    assert cli.main(["evaluate", f"run={planned}", "render=true", "seed=2"]) == 2
+    assert main(["evaluate", f"run={planned}", "render=true", "seed=2"]) == 2
     assert "seed=2 is none of the run's; choose one of 0 to 1" in capsys.readouterr().err
 
 
 def test_the_help_says_how_to_draw(capsys) -> None:
-    assert cli.main(["evaluate", "--help"]) == 0
+    assert main(["evaluate", "--help"]) == 0
     assert "render=true" in capsys.readouterr().out

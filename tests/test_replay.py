@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvff import replay
+from jaxvff.learning import replay
+from jaxvff.learning.options import REPLAYS, ReplayOptions
 from tests.lanes import start
 
 ERRORS = np.array([0.1, 0.4, 1.6, 3.2], np.float32)
@@ -15,7 +16,11 @@ SMALL = ("hidden_dim=8", "batch_size=16", "learn_start=16", "buffer_size=64", "s
 
 def ranked(exponents: tuple[float, float]) -> tuple[replay.Replay, object]:
     """A full replay of four items with the priorities of ERRORS, sampled 256 at a time."""
-    buffer = replay.prioritised(256, 256, exponents)
+    a, b = exponents
+    options = ReplayOptions(
+        buffer_size=256, batch_size=256, priority_exponent=a, importance_exponent=b
+    )
+    buffer = replay.prioritised(options)
     state = buffer.init({"x": jnp.array(0)})
     state = buffer.add(state, {"x": jnp.arange(4)})
     everything = replay.Sample({"x": jnp.arange(4)}, None, jnp.arange(4))
@@ -58,8 +63,8 @@ def test_a_new_segment_is_drawn_about_as_often_as_the_worst_known_one() -> None:
 
 
 def test_a_ring_of_segments_forgets_the_oldest_first() -> None:
-    for name in replay.REPLAYS:
-        buffer = replay.REPLAYS[name](4, 4, (0.6, 0.4))
+    for name, make in REPLAYS.items():
+        buffer = make(ReplayOptions(buffer_size=4, batch_size=4))
         state = buffer.init({"x": jnp.array(0)})
         for i in range(6):
             state = buffer.add(state, {"x": jnp.array([i])})
@@ -71,7 +76,11 @@ def test_a_ring_of_segments_forgets_the_oldest_first() -> None:
 def test_uniform_samples_have_no_weights_and_no_priorities_to_move() -> None:
     drawn = []
     for exponents in ((0.6, 0.4), (1.0, 1.0)):
-        buffer = replay.uniform(64, 16, exponents)
+        a, b = exponents
+        options = ReplayOptions(
+            buffer_size=64, batch_size=16, priority_exponent=a, importance_exponent=b
+        )
+        buffer = replay.uniform(options)
         state = buffer.add(buffer.init({"x": jnp.array(0)}), {"x": jnp.arange(8)})
         sample = buffer.sample(state, jax.random.key(0))
         assert sample.weight is None
@@ -82,13 +91,13 @@ def test_uniform_samples_have_no_weights_and_no_priorities_to_move() -> None:
 
 def test_training_moves_priorities_and_only_when_asked() -> None:
     program, carry, lane = start("replay=prioritised", *SMALL)
-    before = np.array(carry.state.replay.sum_tree_state.nodes)
+    before = np.array(carry.state.learner.replay.sum_tree_state.nodes)
     carry = program.advance(carry, lane, 0, 16)
-    filled = np.array(carry.state.replay.sum_tree_state.nodes)
+    filled = np.array(carry.state.learner.replay.sum_tree_state.nodes)
     carry = program.advance(carry, lane, 16, 20)
-    after = np.array(carry.state.replay.sum_tree_state.nodes)
+    after = np.array(carry.state.learner.replay.sum_tree_state.nodes)
     assert not np.array_equal(before, filled)
     leaves = after[0, -64:][:16]  # of the segments that were there before the last four
     assert len(np.unique(leaves)) > 1, "all segments have the priority they came with"
     program, carry, _ = start(*SMALL)
-    assert not hasattr(carry.state.replay, "sum_tree_state")
+    assert not hasattr(carry.state.learner.replay, "sum_tree_state")

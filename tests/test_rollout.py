@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvff import evaluate, explore, rollout
-from jaxvff.nets import Gru, Utility
-from jaxvff.types import Hyper
+from jaxvff.core import actions, schedules
+from jaxvff.networks.utility import Gru, Utility
+from jaxvff.playing import evaluate, explore, rollout
 from tests import toy
 
-UTILITY = Utility(Gru(3, 8), toy.SPEC, 8, shared=True, agent_id=True, last_action=True)
+UTILITY = Utility(Gru(3, 8), toy.SPEC, shared=True, agent_id=True, last_action=True)
 PARAMS = UTILITY.init(jax.random.key(0))
 
 
@@ -60,7 +60,7 @@ def test_utilities_in_a_rollout_are_those_of_the_unroll() -> None:
     """Greedy actions recorded step by step are greedy in the unrolled segment: same memory."""
     segment, _ = collect(3, 23, epsilon=0.0)
     q, _ = UTILITY.unroll(PARAMS, segment)
-    np.testing.assert_array_equal(explore.greedy(q, segment.avail), segment.action)
+    np.testing.assert_array_equal(actions.greedy(q, segment.avail), segment.action)
 
 
 def slow_episodes(actions: np.ndarray) -> list[dict]:
@@ -120,7 +120,7 @@ def test_evaluation_means_are_over_episodes_however_long_they_are() -> None:
 
 def test_any_available_joint_action_is_as_likely_as_any_other() -> None:
     avail = jnp.array([[True, False, True, True], [False, False, True, True]])
-    drawn = np.asarray(explore.any_available(jax.random.key(0), avail, 60_000))
+    drawn = np.asarray(actions.any_available(jax.random.key(0), avail, 60_000))
     joint = np.zeros((4, 4))
     np.add.at(joint, tuple(drawn.T), 1 / len(drawn))
     expected = np.outer(avail[0], avail[1]) / 6
@@ -147,11 +147,9 @@ def test_softmax_follows_the_utilities_of_available_actions() -> None:
 
 
 def test_epsilon_falls_linearly_and_stays() -> None:
-    hyper = Hyper(*[0.0] * len(Hyper._fields))
-    hyper = hyper._replace(epsilon_start=1.0, epsilon_end=0.2, epsilon_steps=100.0)
     for step, expected in ((0, 1.0), (50, 0.6), (100, 0.2), (10_000, 0.2)):
         np.testing.assert_allclose(
-            explore.linear(1.0, 0.2, jnp.array(step), 100.0), expected, rtol=1e-6
+            schedules.linear_schedule(1.0, 0.2, jnp.array(step), 100.0), expected, rtol=1e-6
         )
 
 

@@ -15,9 +15,13 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvff import checkpoint, cli, experiment, train
-from jaxvff.plan import plan
-from jaxvff.types import UserError
+from jaxvff.cli.main import main
+from jaxvff.core.errors import UserError
+from jaxvff.runs import checkpoint, execute
+from jaxvff.runs import folder as runs
+from jaxvff.runs.execute import Watcher
+from jaxvff.runs.plan import plan
+from jaxvff.training.program import device_program
 
 TINY = ["seeds=2", "hidden_dim=8", "batch_size=16", "learn_start=16", "buffer_size=64",
         "total_steps=200", "eval_interval=40", "epsilon_steps=100"]  # fmt: skip
@@ -31,20 +35,21 @@ def metrics(folder: Path) -> list[dict]:
 def run(folder: Path, *overrides: str, stop_after: int | None = None) -> None:
     """Train in this process; with `stop_after`, interrupt after so many looks at Ctrl-C."""
     if any(o.startswith("resume") for o in overrides):
-        groups, resume = experiment.old_run(folder, "train")[1], True
+        jobs, resume = runs.old_run(folder, "train")[1], True
     else:
-        groups, resume = experiment.new_run([*TINY, f"run_dir={folder}", *overrides])[1], False
+        jobs, resume = runs.new_run([*TINY, f"run_dir={folder}", *overrides])[1], False
     looks = iter(range(10**9))
     stop = lambda: stop_after is not None and next(looks) >= stop_after
-    list(experiment.execute(folder, groups, resume=resume, stop_early=stop))
+    watcher = Watcher(stop_early=stop)
+    list(execute.execute(folder, jobs, resume=resume, watcher=watcher))
 
 
 def state(folder: Path):
-    groups = experiment.old_run(folder)[1]
-    program = train.program(groups[0].config, groups[0].values[0].env, groups[0].n_lanes)
-    like = jax.eval_shape(program.init, groups[0].lanes())
+    jobs = runs.old_run(folder)[1]
+    program = device_program(jobs[0].config, jobs[0].env, jobs[0].n_lanes)
+    like = jax.eval_shape(program.init, jobs[0].lanes())
     saved = checkpoint.latest(folder / "checkpoint")
-    return checkpoint.restore(saved, like, groups[0].fingerprint())
+    return checkpoint.restore(saved, like, jobs[0].fingerprint())
 
 
 @pytest.fixture(scope="module")
@@ -97,16 +102,16 @@ def test_metrics_keep_every_seed_apart(straight: Path) -> None:
 def test_a_run_can_be_made_longer(straight: Path, tmp_path: Path, capsys) -> None:
     folder = tmp_path / "longer"
     shutil.copytree(straight, folder)
-    assert cli.main(["train", f"resume={folder}", "total_steps=240"]) == 0
+    assert main(["train", f"resume={folder}", "total_steps=240"]) == 0
     assert metrics(folder)[:5] == metrics(straight)
     assert [line["step"] for line in metrics(folder)][-1] == 240
-    assert cli.main(["train", f"resume={folder}", "lr=1"]) == 2
+    assert main(["train", f"resume={folder}", "lr=1"]) == 2
     assert "only total_steps, tensorboard, wandb can" in capsys.readouterr().err
 
 
 def test_evaluate_prints_the_table_of_the_checkpoint(straight: Path, capsys) -> None:
     before = sorted(p.stat().st_mtime_ns for p in straight.rglob("*"))
-    assert cli.main(["evaluate", f"run={straight}"]) == 0
+    assert main(["evaluate", f"run={straight}"]) == 0
     out = capsys.readouterr().out
     assert "greedy-optimal" in out
     assert "learned Q_tot" in out
@@ -149,7 +154,7 @@ def test_a_damaged_checkpoint_is_refused_and_left_alone(
     path = checkpoint.latest(folder / "checkpoint")
     damage(path)
     files = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
-    assert cli.main(["train", f"resume={folder}"]) == 2
+    assert main(["train", f"resume={folder}"]) == 2
     message = capsys.readouterr().err
     assert str(path) in message
     assert "Traceback" not in message
@@ -179,7 +184,7 @@ def test_a_foreign_checkpoint_is_refused(straight: Path, tmp_path: Path, change,
 
 def test_a_mistake_while_resuming_leaves_the_run_as_it_was(straight: Path, capsys) -> None:
     before = (straight / "run.yaml").read_text()
-    assert cli.main(["train", f"resume={straight}", "total_steps=2e4"]) == 2
+    assert main(["train", f"resume={straight}", "total_steps=2e4"]) == 2
     assert "total_steps" in capsys.readouterr().err
     assert (straight / "run.yaml").read_text() == before
 
@@ -213,8 +218,8 @@ def test_checkpoints_come_at_their_own_interval(tmp_path: Path, monkeypatch) -> 
 def test_averages_do_not_depend_on_where_a_run_was_cut(tmp_path: Path) -> None:
     """A run that ended between two reports and went on: means over what was really summed."""
     run(tmp_path / "cut", "total_steps=100")
-    groups = experiment.old_run(tmp_path / "cut", "train", ["total_steps=120"])[1]
-    list(experiment.execute(tmp_path / "cut", groups, resume=True))
+    jobs = runs.old_run(tmp_path / "cut", "train", ["total_steps=120"])[1]
+    list(execute.execute(tmp_path / "cut", jobs, resume=True))
     run(tmp_path / "whole", "total_steps=120")
     cut, whole = metrics(tmp_path / "cut"), metrics(tmp_path / "whole")
     assert [line["step"] for line in cut] == [40, 80, 100, 120]
@@ -240,14 +245,14 @@ def test_a_failed_save_keeps_the_checkpoint_before_it(tmp_path: Path, monkeypatc
 
 
 def test_a_sweep_of_traced_keys_is_one_program(tmp_path: Path) -> None:
-    groups = plan(
+    jobs = plan(
         [*TINY, "sweep.epsilon_end=[0.1,1.0]", "sweep.lr=[1e-3,1e-2]", "sweep.env=[matrix/a,matrix/b]",
          "sweep.td_lambda=[0,0.9]", "sweep.init_scale=[1,2]", "sweep.temperature=[1,2]"]
     )  # fmt: skip
-    assert len(groups) == 1
-    assert groups[0].n_lanes == 2**6 * 2
-    lanes = groups[0].lanes()
-    assert {float(x) for x in lanes.hyper.lr} == {np.float32(1e-3), np.float32(1e-2)}
+    assert len(jobs) == 1
+    assert jobs[0].n_lanes == 2**6 * 2
+    lanes = jobs[0].lanes()
+    assert {float(x) for x in lanes.traced.lr} == {np.float32(1e-3), np.float32(1e-2)}
     assert lanes.env_params.shape == (128, 3, 3)
 
 
@@ -274,22 +279,22 @@ def test_a_sweep_over_methods_makes_a_program_and_a_folder_each(tmp_path: Path) 
 
 
 def test_random_games_can_be_swept_by_their_seed() -> None:
-    groups = plan([*TINY, "env=matrix/random", "sweep.env.game_seed=[0,1,2]"])
-    assert len(groups) == 1
-    assert len(np.unique(groups[0].lanes().env_params[:, 0, 0])) == 3
+    jobs = plan([*TINY, "env=matrix/random", "sweep.env.game_seed=[0,1,2]"])
+    assert len(jobs) == 1
+    assert len(np.unique(jobs[0].lanes().env_params[:, 0, 0])) == 3
 
 
 def test_every_seed_can_play_a_game_of_its_own() -> None:
-    (group,) = plan([*TINY, "env=matrix/random", "env.game_seed=null", "seeds=3", "seed=5"])
+    (job,) = plan([*TINY, "env=matrix/random", "env.game_seed=null", "seeds=3", "seed=5"])
     (one,) = plan([*TINY, "env=matrix/random", "env.game_seed=6", "seeds=1"])
-    games = group.lanes().env_params
+    games = job.lanes().env_params
     assert games.shape == (3, 3, 3)
     assert len(np.unique(games[:, 0, 0])) == 3
     np.testing.assert_array_equal(games[1], one.lanes().env_params[0])
-    np.testing.assert_array_equal(group.values[0].env.params_for(6), games[1])
+    np.testing.assert_array_equal(job.values[0].env.params_for(6), games[1])
 
 
-TRAIN = [sys.executable, "-m", "jaxvff.cli", "train"]
+TRAIN = [sys.executable, "-m", "jaxvff.cli.main", "train"]
 LONG = [*TINY, "total_steps=20000", "eval_interval=1000", "checkpoint_interval=2000"]
 
 

@@ -13,20 +13,25 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from jaxvff import config, experiment, sinks, train
-from jaxvff.plan import _signature, plan
-from jaxvff.sinks import Place
-from jaxvff.types import UserError
+from jaxvff.core.errors import UserError
+from jaxvff.runs import execute, sinks
+from jaxvff.runs import folder as runs
+from jaxvff.runs.plan import _signature, plan
+from jaxvff.runs.sinks import Destination
+from jaxvff.settings import config
+from jaxvff.training import program
 
 TINY = ["seeds=2", "hidden_dim=8", "batch_size=16", "learn_start=16", "buffer_size=64",
         "total_steps=80", "eval_interval=40", "epsilon_steps=100"]  # fmt: skip
 SWEEP = [{"lr": 0.1}, {"lr": 0.2}]
 
 
-def place(folder: Path, *overrides: str, sweep=SWEEP, resume_step: int | None = None) -> Place:
+def place(
+    folder: Path, *overrides: str, sweep=SWEEP, resume_step: int | None = None
+) -> Destination:
     folder.mkdir(exist_ok=True)
     one = config.load(["seeds=2", *overrides])
-    return Place(folder, "mine", [(label, one) for label in sweep], resume_step)
+    return Destination(folder, "mine", [(label, one) for label in sweep], resume_step)
 
 
 def report(sink: sinks.Sink, step: int, sweep=SWEEP) -> None:
@@ -186,10 +191,10 @@ def test_the_real_wandb_keeps_seeds_apart_offline(tmp_path: Path, monkeypatch) -
 def run(folder: Path, *overrides: str, resume: bool = False) -> list[dict]:
     """Train in this process; the lines of metrics.jsonl."""
     if resume:
-        groups = experiment.old_run(folder, "train", list(overrides))[1]
+        jobs = runs.old_run(folder, "train", list(overrides))[1]
     else:
-        groups = experiment.new_run([*TINY, f"run_dir={folder}", *overrides])[1]
-    list(experiment.execute(folder, groups, resume=resume))
+        jobs = runs.new_run([*TINY, f"run_dir={folder}", *overrides])[1]
+    list(execute.execute(folder, jobs, resume=resume))
     return metrics(folder)
 
 
@@ -249,7 +254,7 @@ def test_a_missing_package_is_told_before_anything_happens(
     tmp_path: Path, override: str, package: str, monkeypatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setattr(train, "program", lambda *args: pytest.fail("a program was made"))
+    monkeypatch.setattr(program, "program", lambda *args: pytest.fail("a program was made"))
     extra = override.split("=")[0]
     with pytest.raises(UserError) as error:
         run(tmp_path / "run", override)

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 from jaxmarl.environments.smax.heuristic_enemy_smax_env import State as JaxmarlState
 
-from jaxvff import config, replay, rollout
+from jaxvff.core import segments, sizes
+from jaxvff.core.errors import UserError
+from jaxvff.core.types import Env, Episodes, Outcome, Segment
 from jaxvff.envs import smax
-from jaxvff.nets import Mlp, Utility
-from jaxvff.plan import plan
-from jaxvff.types import Env, Episodes, Outcome, Segment, UserError
+from jaxvff.networks.utility import Mlp, Utility
+from jaxvff.playing import rollout
+from jaxvff.runs.plan import plan
+from jaxvff.settings import config
 from tests.lanes import start
 
 MAPS = [name.removeprefix("smax/") for name in config.config_names("env") if "smax/" in name]
@@ -33,7 +36,9 @@ def shoot(key: Any, q: Any, avail: Any) -> Any:
 
 
 def player(env: Env) -> rollout.Player:
-    utility = Utility(Mlp(env.spec.n_actions, 1), env.spec, 1, True, False, False)
+    utility = Utility(
+        Mlp(env.spec.n_actions, 1), env.spec, shared=True, agent_id=False, last_action=False
+    )
     return rollout.Player(env, utility, shoot, utility.init(jax.random.key(0)), env.params)
 
 
@@ -53,7 +58,7 @@ def beside_jaxmarl(name: str) -> Env:
     Both start from our state at every step: rounding differs by 1e-6 in a position, and over an
     episode a battle amplifies it.
     """
-    ours = smax.make(map=name, time_limit=10_000, scale_state=False)
+    ours = smax.make(smax.Options(map=name, time_limit=10_000, scale_state=False))
     scenario = smax.smax_env.MAP_NAME_TO_SCENARIO[name]
     theirs = smax.HeuristicEnemySMAX(scenario=scenario, max_steps=10_000)
 
@@ -111,7 +116,7 @@ LIMITS = {"3m": 20, "3s_vs_5z": 40, "corridor": 40, "smacv2_5_units": 40}  # som
 @functools.cache
 def battles(name: str, scale_state: bool = True) -> tuple[Env, Segment, Episodes]:
     """Random play."""
-    env = smax.make(map=name, time_limit=LIMITS[name], scale_state=scale_state)
+    env = smax.make(smax.Options(map=name, time_limit=LIMITS[name], scale_state=scale_state))
     return env, *collect(env, 32, 64)
 
 
@@ -172,7 +177,7 @@ def one_step(reward_scale: float = 1.0) -> Any:
 
     The others are dead, on both sides.
     """
-    env = smax.make(map="3m", time_limit=9, reward_scale=reward_scale)
+    env = smax.make(smax.Options(map="3m", time_limit=9, reward_scale=reward_scale))
 
     @jax.jit
     def play(clock: Any, ally: Any, enemy: Any, distance: Any) -> Outcome:
@@ -247,8 +252,8 @@ def test_what_replay_stores_of_a_battle_brings_back_every_bit(name: str, scale_s
 
 def test_a_slot_of_a_battle_takes_a_tenth_of_the_bytes_that_jaxmarl_stores() -> None:
     """3s_vs_5z: JaxMARL's Q-learning stores 1,694 bytes a step (obs, avail, action, reward, done)."""
-    env = smax.make(map="3s_vs_5z")
-    size = replay.nbytes(env.codec.pack(replay.blank_segment(env.spec, 64))) / 64
+    env = smax.make(smax.Options(map="3s_vs_5z"))
+    size = sizes.nbytes(env.codec.pack(segments.blank_segment(env.spec, 64))) / 64
     assert size == 148
     assert size < 1694 / 10
 
@@ -264,7 +269,7 @@ def test_training_on_compact_segments_is_training_on_plain_ones() -> None:
             "hidden_dim=8", "epsilon_end=1", "lr=1e-3", "total_steps=10000",
         )  # fmt: skip
         carry = program.advance(carry, lane, 0, 6)
-        runs.append(jax.tree.map(np.array, carry.state.params))
+        runs.append(jax.tree.map(np.array, carry.state.learner.params))
         assert carry.state.stopped_at == -1
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *runs)
 
@@ -274,7 +279,7 @@ def test_training_on_compact_segments_is_training_on_plain_ones() -> None:
 
 @pytest.mark.parametrize("name", MAPS)
 def test_every_map_has_the_shapes_it_declares(name: str) -> None:
-    env = smax.make(map=name, time_limit="smac")
+    env = smax.make(smax.Options(map=name, time_limit="smac"))
     spec = env.spec
     state = jax.eval_shape(env.reset, jax.random.key(0), env.params)
     view = jax.eval_shape(env.observe, state, env.params)
@@ -297,7 +302,7 @@ def test_battles_side_by_side_are_the_battles_apart() -> None:
     """
     game = smax.HeuristicEnemySMAX(scenario=smax.smax_env.MAP_NAME_TO_SCENARIO["smacv2_5_units"])
     physics = smax.Physics(game._env)
-    rng, n = np.random.default_rng(0), physics.n
+    rng, n = np.random.default_rng(0), physics.n_units
     start = game.reset(jax.random.key(0))[1].state
     alive = rng.random((16, n)) < 0.8
     states = jax.tree.map(lambda x: jnp.tile(x, (16,) + (1,) * x.ndim), start).replace(
@@ -331,20 +336,20 @@ def test_battles_side_by_side_are_the_battles_apart() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"map": "3s_vs_5x"}, r"env\.map='3s_vs_5x' is unknown; choose one of 3s_vs_5z"),
+        ({"map": "3s_vs_5x"}, r"env\.map='3s_vs_5x' is unknown; did you mean 3s_vs_5z"),
         ({"map": "nowhere"}, "corridor"),
-        ({"time_limit": 0}, "env.time_limit=0 must be a number of env steps, or smac"),
+        ({"time_limit": 0}, "env.time_limit=0 is out of range"),
         ({"time_limit": "foo"}, "env.time_limit='foo' must be"),
         ({"time_limit": True}, "env.time_limit=True must be"),
         ({"time_limit": 2.5}, "env.time_limit=2.5 must be"),
-        ({"reward_scale": 0}, "env.reward_scale=0 must be above 0"),
-        ({"reward_scale": float("nan")}, "env.reward_scale=nan must be above 0"),
+        ({"reward_scale": 0}, r"env.reward_scale=0 is out of range; expected a value in \(0, "),
+        ({"reward_scale": float("nan")}, "env.reward_scale=nan is out of range"),
         ({"reward_scale": "ten"}, "env.reward_scale='ten' must be a number"),
     ],
 )
 def test_mistakes_are_named_with_what_would_do(options: dict, says: str) -> None:
     with pytest.raises(UserError, match=says):
-        smax.make(**options)
+        smax.make(smax.Options(**options))
 
 
 def test_a_segment_that_cannot_hold_an_episode_is_refused_with_the_length_it_takes() -> None:

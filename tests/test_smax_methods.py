@@ -6,8 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvff import config, train
-from jaxvff.plan import plan
+from jaxvff.runs.plan import plan
+from jaxvff.settings import config
+from jaxvff.training import loop
+from jaxvff.training.program import device_program
 from tests.lanes import params_of, start
 
 METHODS = config.config_names("method")
@@ -26,7 +28,7 @@ def test_a_method_learns_something_on_3m(method: str) -> None:
     moved = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), before, params_of(carry))
     assert set(moved) >= {"utility", "mixer"}
     assert max(jax.tree.leaves(moved["utility"])) > 0
-    metrics = train.report_metrics(program, carry, lane)
+    metrics = loop.report_metrics(program, carry, lane)
     assert np.isfinite(metrics["loss"]).all() and np.isfinite(metrics["test_return"]).all()
     assert metrics["stopped_at"] == -1
     rates = [metrics[f"test_{k}_rate"][0] for k in ("win", "loss", "draw", "timeout")]
@@ -38,9 +40,9 @@ def test_a_method_learns_something_on_3m(method: str) -> None:
 def test_every_method_fits_the_smallest_and_the_largest_map(name: str) -> None:
     """Shapes only: the whole program of a training run is traced, and nothing is compiled."""
     for method in METHODS:
-        (group,) = plan([f"env=smax/{name}", f"method={method}", *TINY])
-        program = train.program(group.config, group.values[0].env, group.n_lanes)
-        lane = group.lanes()
+        (job,) = plan([f"env=smax/{name}", f"method={method}", *TINY])
+        program = device_program(job.config, job.env, job.n_lanes)
+        lane = job.lanes()
         carry = jax.eval_shape(program.init, lane)
         after = jax.eval_shape(program.advance, carry, lane, 0, 1)
         assert jax.tree.structure(after) == jax.tree.structure(carry), method

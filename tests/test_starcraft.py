@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxvff.bridge.pool import Pool
-from jaxvff.envs import hosted
+from jaxvff.core.errors import UserError
+from jaxvff.envs import hosted, smac, smacv2
 from jaxvff.envs.host import game
 from jaxvff.envs.host.game import Crashed, Missing
-from jaxvff.types import UserError
+from jaxvff.playing.host.pool import Pool
 from tests.hosts import play as play_pool
 
 FAKES = str(Path(__file__).parent / "fakes")
@@ -63,7 +63,7 @@ def test_how_a_battle_ended(starcraft: None, kind: str, terminated: bool, rates:
 def test_the_sizes_and_the_limit_are_the_registrys(starcraft: None) -> None:
     spec = battle(length=None).spec
     assert spec[:5] == (3, 9, 4, 5, 60)
-    env = hosted.smac(map="3s_vs_5z", options={"length": None})
+    env = smac.make(smac.Options(map="3s_vs_5z", options={"length": None}))
     assert env.spec.episode_limit == 250
     assert env.results[0] == "win_rate"
 
@@ -112,7 +112,7 @@ def test_smacv2_draws_teams_and_may_reset_twice(starcraft: None) -> None:
 def test_a_worker_whose_game_broke_is_replaced(starcraft: None) -> None:
     """Episode 1 of every process crashes: the run goes on with the others."""
     told: list[str] = []
-    env = hosted.smac(map="3m", workers=1, options={"script": ["win", "crash"]})
+    env = smac.make(smac.Options(map="3m", workers=1, options={"script": ["win", "crash"]}))
     with Pool(env, 2, [0], told.append) as pool:
         ends = play_pool(pool, 20)
         assert pool.restarts >= 2
@@ -121,9 +121,9 @@ def test_a_worker_whose_game_broke_is_replaced(starcraft: None) -> None:
 
 
 def test_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for make, name in ((hosted.smac, "smac"), (hosted.smacv2, "smacv2")):
+    for kind, name in ((smac.KIND, "smac"), (smacv2.KIND, "smacv2")):
         with pytest.raises(UserError, match=f"oxwhirl/{name}") as caught:
-            make()
+            kind.make(kind.options())
         assert "StarCraft II" in str(caught.value)
     monkeypatch.syspath_prepend(FAKES)
     monkeypatch.setenv("SC2PATH", str(tmp_path / "nowhere"))

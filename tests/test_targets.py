@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxvff.targets import BOOTSTRAPS, RETURNS, Bootstrap, n_step, td_lambda
-from jaxvff.types import EnvSpec
+from jaxvff.core.types import EnvSpec
+from jaxvff.losses.options import BOOTSTRAPS, RETURNS
+from jaxvff.losses.targets import Bootstrap, n_step, td_lambda
 from tests.oracles import returns as oracle
 from tests.streams import random_segment, spans
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvff.types import Env, EnvSpec, Outcome, View
+from jaxvff.core.types import Env, EnvSpec, Outcome, View
 
 SPEC = EnvSpec(n_agents=2, n_actions=3, obs_size=3, state_size=2, episode_limit=5)
 

@@ -1,5 +1,5 @@
 """Games on the host, and the process that plays them.
 
-Nothing here imports jaxvff or JAX: a worker is started by path (`python envs/host`), under any
-Python 3.8 or newer that has NumPy and the game, because these games pin old packages.
+A worker is started by path (`python envs/host`), under any Python 3.8 or newer that has NumPy and
+the game, because these games pin old packages. Nothing here therefore imports jaxvff or JAX.
 """

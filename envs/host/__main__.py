@@ -3,15 +3,16 @@
 import importlib.util
 import sys
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 HERE = Path(__file__).resolve().parent
-NAME = "jaxvff_host"
+NAME = "jaxvff_host"  # games of users import from it
 
 
-def load() -> Any:
-    """This folder as a package of its own: jaxvff need not be installed in this interpreter."""
-    sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != HERE]  # no file here shadows
+def load() -> ModuleType:
+    """The module `worker`, of this folder as a package: jaxvff need not be installed here."""
+    # Python puts this folder on the path, where smac.py would hide the package smac.
+    sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != HERE]
     spec = importlib.util.spec_from_file_location(
         NAME, HERE / "__init__.py", submodule_search_locations=[str(HERE)]
     )

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from .game import Game, Missing, Outcome, Spec, View
 
-MASKS = ("action_mask", "avail_actions", "available_actions")
+MASKS = ("action_mask", "avail_actions", "available_actions")  # keys of an info
 
 
 def make(seed: int, *, entry: str, time_limit: int, api: str, kwargs: dict[str, Any]) -> Game:
-    """The environment that `entry` makes.
+    """The environment that `entry` makes; options as in jaxvff/envs/custom.py.
 
     Raises:
       Missing: there is nothing at `entry`.
@@ -32,47 +33,66 @@ def make(seed: int, *, entry: str, time_limit: int, api: str, kwargs: dict[str, 
 
 
 class _Team(Game):
-    """Agents in a fixed order. One that has left sees zeros and has action 0 alone.
+    """Agents in a fixed order. One that has left observes zeros and has action 0 alone.
 
     The state is the environment's `state()`, or all observations side by side. The reward of the
     team is the sum of those of its agents.
     """
 
-    def __init__(self, env: Any, seed: int, time_limit: int, obs: list[Any], acts: list[Any]):
-        for space in acts:
+    def __init__(
+        self,
+        env: Any,
+        seed: int,
+        time_limit: int,
+        obs_spaces: Sequence[Any],
+        action_spaces: Sequence[Any],
+    ) -> None:
+        for space in action_spaces:
             if not hasattr(space, "n"):
                 raise ValueError(f"{space} is no Discrete action space")
         self._env = env
-        self._first: int | None = seed
-        self._has_state: bool | None = None
-        self._sizes = [int(np.prod(_box(space).shape)) for space in obs]
-        self._acts = [int(space.n) for space in acts]
-        # The first episode, begun early: only then is the size of the state known.
+        self._next_seed: int | None = seed  # of the next reset
+        self._has_state: bool | None = None  # known after the first reset
+        self._obs_sizes = [int(np.prod(_box(space).shape)) for space in obs_spaces]
+        self._action_counts = [int(space.n) for space in action_spaces]
+        # The first episode begins here: only then is the size of the state known.
         self._begun: View | None = self._begin()
-        sizes = (len(acts), max(self._acts), max(self._sizes), len(self._begun.state))
-        self.spec = Spec(*sizes, time_limit, ())
+        self.spec = Spec(
+            n_agents=len(action_spaces),
+            n_actions=max(self._action_counts),
+            obs_size=max(self._obs_sizes),
+            state_size=len(self._begun.state),
+            episode_limit=time_limit,
+            results=(),
+        )
 
     def reset(self) -> View:
-        """A new episode."""
+        """A new episode, or the first one, which has begun already."""
         view, self._begun = self._begun, None
         return self._begin() if view is None else view
 
     def _begin(self) -> View:
+        """A new episode."""
         raise NotImplementedError
 
     def close(self) -> None:
         """Close the environment."""
         self._env.close()
 
-    def _seeded(self) -> dict[str, int]:
-        """The arguments of a reset: the seed once, then what follows from it."""
-        seed, self._first = self._first, None
+    def _reset_arguments(self) -> dict[str, int]:
+        """The seed, once: later episodes follow from it."""
+        seed, self._next_seed = self._next_seed, None
         return {} if seed is None else {"seed": seed}
 
-    def _view(self, obs: list[Any], masks: list[Any]) -> View:
-        """`None` in the place of an agent that has left."""
-        rows = np.zeros((len(self._sizes), max(self._sizes)), np.float32)
-        avail = np.zeros((len(self._acts), max(self._acts)), bool)
+    def _view(self, obs: Sequence[Any], masks: Sequence[Any]) -> View:
+        """Padded arrays.
+
+        Args:
+          obs: an observation for each agent; None: it has left.
+          masks: an action mask for each agent; None: it may take all its actions.
+        """
+        rows = np.zeros((len(self._obs_sizes), max(self._obs_sizes)), np.float32)
+        avail = np.zeros((len(self._action_counts), max(self._action_counts)), bool)
         for i, (seen, mask) in enumerate(zip(obs, masks)):
             if seen is None:
                 avail[i, 0] = True
@@ -82,61 +102,69 @@ class _Team(Game):
                 seen = seen["observation"]
             flat = np.ravel(np.asarray(seen, np.float32))
             rows[i, : len(flat)] = flat
-            avail[i, : self._acts[i]] = True if mask is None else np.asarray(mask, bool)
+            avail[i, : self._action_counts[i]] = True if mask is None else np.asarray(mask, bool)
         if self._has_state is None:
             self._has_state = _has_state(self._env)
-        whole = np.ravel(np.asarray(self._env.state(), np.float32)) if self._has_state else rows
-        return View(rows, whole.ravel(), avail)
+        state = np.asarray(self._env.state(), np.float32) if self._has_state else rows
+        return View(rows, np.ravel(state), avail)
 
 
 class PettingZoo(_Team):
-    """The parallel API: dicts by agent, who may leave one after the other."""
+    """The parallel API: dicts by agent. Agents may leave one after the other."""
 
     def __init__(self, env: Any, seed: int, time_limit: int) -> None:
         self._names = list(env.possible_agents)
-        spaces = [(env.observation_space(a), env.action_space(a)) for a in self._names]
-        super().__init__(env, seed, time_limit, [o for o, _ in spaces], [u for _, u in spaces])
+        super().__init__(
+            env,
+            seed,
+            time_limit,
+            obs_spaces=[env.observation_space(name) for name in self._names],
+            action_spaces=[env.action_space(name) for name in self._names],
+        )
 
     def _begin(self) -> View:
-        return self._seen(*self._env.reset(**self._seeded()))
+        obs, infos = self._env.reset(**self._reset_arguments())
+        return self._seen(obs, infos, present=self._env.agents)
 
     def step(self, action: np.ndarray) -> tuple[View, Outcome]:
-        """Those who are still there act; it ends when nobody is."""
-        acts = {a: int(u) for a, u in zip(self._names, action) if a in self._env.agents}
-        obs, rewards, _ends, cuts, infos = self._env.step(acts)
+        """Agents that are still there act; the episode ends when none is."""
+        joint = {a: int(u) for a, u in zip(self._names, action) if a in self._env.agents}
+        obs, rewards, _terminations, truncations, infos = self._env.step(joint)
         over = not self._env.agents
-        # All have gone: it was cut if anybody was cut, and ended if all came to an end.
-        cut = over and any(cuts.values())
+        # All have left: truncated if any of them was, else terminated.
+        truncated = over and any(truncations.values())
         # A final observation is there although its agent has left.
-        view = self._seen(obs, infos, present=obs if over else None)
-        return view, Outcome(float(sum(rewards.values())), over and not cut, cut)
+        view = self._seen(obs, infos, present=obs if over else self._env.agents)
+        return view, Outcome(float(sum(rewards.values())), over and not truncated, truncated)
 
-    def _seen(self, obs: Any, infos: Any, present: Any = None) -> View:
-        here = self._env.agents if present is None else present
-        seen = [obs.get(a) if a in here else None for a in self._names]
-        return self._view(seen, [_mask(infos.get(a, {})) for a in self._names])
+    def _seen(self, obs: dict[str, Any], infos: dict[str, Any], present: Any) -> View:
+        """What the agents in `present` observe, and zeros for the others."""
+        seen = [obs.get(name) if name in present else None for name in self._names]
+        return self._view(seen, [_mask(infos.get(name, {})) for name in self._names])
 
 
 class Gymnasium(_Team):
     """Tuples of spaces, observations and actions, an entry an agent; one reward, or a list."""
 
     def __init__(self, env: Any, seed: int, time_limit: int) -> None:
-        spaces = (getattr(env.observation_space, "spaces", None), env.action_space)
-        if spaces[0] is None or not hasattr(spaces[1], "spaces"):
+        obs_spaces = getattr(env.observation_space, "spaces", None)
+        if obs_spaces is None or not hasattr(env.action_space, "spaces"):
             raise ValueError(f"{env.action_space} is no Tuple with a space for each agent")
-        super().__init__(env, seed, time_limit, list(spaces[0]), list(spaces[1].spaces))
+        action_spaces = list(env.action_space.spaces)
+        super().__init__(env, seed, time_limit, list(obs_spaces), action_spaces)
 
     def _begin(self) -> View:
-        obs, info = self._env.reset(**self._seeded())
+        obs, info = self._env.reset(**self._reset_arguments())
         return self._seen(obs, info)
 
     def step(self, action: np.ndarray) -> tuple[View, Outcome]:
-        """All act."""
-        obs, reward, ended, cut, info = self._env.step(tuple(int(a) for a in action))
-        ended, cut = bool(np.all(ended)), bool(np.all(cut))
-        return self._seen(obs, info), Outcome(float(np.sum(reward)), ended, cut and not ended)
+        """All agents act."""
+        obs, reward, terminated, truncated, info = self._env.step(tuple(int(a) for a in action))
+        terminated, truncated = bool(np.all(terminated)), bool(np.all(truncated))
+        outcome = Outcome(float(np.sum(reward)), terminated, truncated and not terminated)
+        return self._seen(obs, info), outcome
 
-    def _seen(self, obs: Any, info: Any) -> View:
+    def _seen(self, obs: Sequence[Any], info: dict[str, Any]) -> View:
         masks = _mask(info)
         return self._view(list(obs), [None] * len(obs) if masks is None else list(masks))
 
@@ -153,12 +181,13 @@ def _box(space: Any) -> Any:
     return box
 
 
-def _mask(info: Any) -> Any:
+def _mask(info: dict[str, Any]) -> Any:
+    """The action masks in an info, if there are any."""
     return next((info[name] for name in MASKS if name in info), None)
 
 
 def _has_state(env: Any) -> bool:
-    """Whether there is a `state()` that tells something; it can only be asked after a reset."""
+    """Whether `state()` returns something; it can only be asked after a reset."""
     try:
         env.state()
     except (NotImplementedError, AttributeError, TypeError):  # PettingZoo's base class; no method

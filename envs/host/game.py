@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-HERE = Path(__file__).parent
-
 
 class Spec(NamedTuple):
-    """The sizes of a game: what jaxvff.types.EnvSpec holds, and the names of its results."""
+    """The sizes of a game: what jaxvff.core.types.EnvSpec holds, and the names of its results."""
 
     n_agents: int
     n_actions: int
@@ -29,24 +28,24 @@ class View(NamedTuple):
 
     obs: np.ndarray  # [A, O] float32
     state: np.ndarray  # [S] float32
-    avail: np.ndarray  # [A, U] bool
+    avail: np.ndarray  # [A, U] bool, True = the action may be taken; at least one per agent
 
 
 class Outcome(NamedTuple):
     """What a step brought."""
 
     reward: float  # of the team
-    terminated: bool
-    truncated: bool
+    terminated: bool  # the episode reached a terminal state
+    truncated: bool  # the episode was cut short
     # How the episode went; read where it ends.
     results: dict[str, float] = {}  # noqa: RUF012  (a default that nobody writes to)
 
 
 class Game:
-    """A game: `spec` after construction, then episodes. Subclasses are made with (seed, options).
+    """A game: `spec` after construction, then episodes.
 
-    `reset() -> View` begins an episode; `step(action[A] int) -> (View, Outcome)` goes on, and shows
-    the final observation with the last outcome; `close()` ends what the game started.
+    `reset() -> View` begins an episode. `step(action) -> (View, Outcome)` goes on, and shows the
+    final observation with the last outcome. `close()` ends what the game started.
     """
 
     spec: Spec
@@ -56,7 +55,7 @@ class Game:
         raise NotImplementedError
 
     def step(self, action: np.ndarray) -> tuple[View, Outcome]:
-        """One step of all agents."""
+        """One step of all agents; `action[A]` int."""
         raise NotImplementedError
 
     def close(self) -> None:
@@ -71,22 +70,27 @@ class Crashed(Exception):
     """The game broke: this episode is lost, and so is the process that plays it."""
 
 
-def make(game: str, options: dict[str, Any], seed: int) -> Game:
-    """A game by the name of its file here, or by `path/to/file.py`: its `make(seed, **options)`.
+def make(game: str, options: Mapping[str, Any], seed: int) -> Game:
+    """A game, made by the `make(seed, **options)` of its module.
+
+    Args:
+      game: the name of a module here, or the path of a file like one: `path/to/file.py`.
+      options: as the module has them.
+      seed: what all that is random in the game follows from.
 
     Raises:
       Missing: something it needs is not installed.
     """
-    module = _from_file(Path(game)) if game.endswith(".py") else _from_here(game)
+    if game.endswith(".py"):
+        module = _from_file(Path(game))
+    else:
+        module = importlib.import_module(f".{game}", __package__)
     factory: Callable[..., Game] = module.make
     return factory(seed, **options)
 
 
-def _from_here(name: str) -> Any:
-    return importlib.import_module(f".{name}", __package__)
-
-
-def _from_file(path: Path) -> Any:
+def _from_file(path: Path) -> ModuleType:
+    """A file as a module, wherever it is."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None or not path.exists():
         raise Missing(f"{path} does not exist")

@@ -25,14 +25,23 @@ REPRESENTATIONS = ("relative", "cds", "simple115v2")
 REWARDS = ("scoring", "scoring,checkpoints", "cds")
 RESULTS = ("win_rate", "loss_rate", "draw_rate", "timeout_rate", "goal_difference")
 N_ACTIONS = 19  # gfootball's default action set
-N_CHECKPOINTS, CHECKPOINT = 10, 0.1  # gfootball's checkpoint reward
+N_CHECKPOINTS, CHECKPOINT = 10, 0.1  # gfootball's checkpoints, and the reward of each
+# The distances of the ball to the goal at which they are collected: from 0.99 to 0.19 of half a
+# pitch.
+FARTHEST, GAP = 0.99, 0.8 / (N_CHECKPOINTS - 1)
 OPPONENTS = 3  # that CDS shows, if there are as many
 PATIENCE = 20  # steps that a team may hold up a restart, before gfootball plays on for it
-NORMAL = 0  # game mode
+NORMAL = 0  # game mode: the ball is in play
+# Agents where nobody says how many, as CDS has them.
+CDS_TEAMS = {"academy_counterattack_easy": 4, "academy_counterattack_hard": 4}
 
 
 class Reading(NamedTuple):
-    """What one reading of the engine tells."""
+    """What one reading of the engine tells.
+
+    Coordinates are gfootball's: -1 to 1 along the pitch, -0.42 to 0.42 across. Speeds are its
+    "directions", which have the same scale.
+    """
 
     left: np.ndarray  # [n, 2] positions
     left_speed: np.ndarray  # [n, 2]
@@ -42,13 +51,13 @@ class Reading(NamedTuple):
     ball_speed: np.ndarray  # [3]
     owner: tuple[int, int]  # the team (-1: none) and the player that has the ball
     controlled: list[int]  # the player of each agent; the engine may change them at any step
-    mode: int
-    score: tuple[int, int]
-    step: int
+    mode: int  # gfootball's game mode
+    score: tuple[int, int]  # goals of the left and of the right team
+    step: int  # of the engine's clock
 
 
 def make(seed: int, **options: Any) -> Game:
-    """A scenario, for the left team; options as in jaxvff/envs/hosted.py.
+    """A scenario, for the left team; options as in jaxvff/envs/grf.py.
 
     Raises:
       Missing: gfootball is not there.
@@ -73,6 +82,16 @@ class Football(Game):
         time_limit: int | None,
         n_agents: int | None,
     ) -> None:
+        """Begin, and reset once to know the sizes.
+
+        Args:
+          seed: of the generator that draws a seed for each episode.
+          scenario: a name in gfootball/scenarios.
+          representation: a name in REPRESENTATIONS.
+          rewards: a name in REWARDS.
+          time_limit: steps of the longest episode; None: the scenario's own.
+          n_agents: players that act; None: as many as CDS has, else all but the keeper.
+        """
         import gfootball_engine as engine
         from gfootball.env import config, football_action_set, scenario_builder
 
@@ -81,52 +100,57 @@ class Football(Game):
         _check_name("rewards", rewards, REWARDS)
         if time_limit is not None and (not isinstance(time_limit, int) or time_limit < 1):
             raise ValueError(f"env.time_limit={time_limit!r} must be a number of steps, or null")
+        self._representation, self._rewards, self._limit = representation, rewards, time_limit
         self._lib, self._random = engine, random.Random(seed)
-        probe = config.Config({"level": scenario}).ScenarioConfig()
-        most = probe.controllable_left_players
-        # All but the keeper, as far as CDS had them: 3 in 3_vs_1, 4 in the counterattacks.
-        self._n = n_agents if n_agents is not None else _team(scenario, most)
-        if not isinstance(self._n, int) or not 1 <= self._n <= most:
-            raise ValueError(f"env.n_agents={n_agents!r} must be 1 to {most} in {scenario}")
-        first = self._draw()
+        players = config.Config({"level": scenario}).ScenarioConfig().controllable_left_players
+        self._n = _team_size(scenario, players, n_agents)
+        first_seed = self._draw_seed()
         self._config = config.Config(
             {
                 "level": scenario,
                 "players": [f"agent:left_players={self._n},right_players=0"],
-                "game_engine_random_seed": first,
+                "game_engine_random_seed": first_seed,
                 # gfootball takes it from the seed of its first scenario, and keeps it.
-                "reverse_team_processing": bool(first % 2),
+                "reverse_team_processing": bool(first_seed % 2),
             }
         )
-        self._actions = [
-            action._backend_action for action in football_action_set.get_action_set(self._config)
-        ]
+        action_set = football_action_set.get_action_set(self._config)
+        self._actions = [action._backend_action for action in action_set]
         self._short_pass = football_action_set.action_short_pass._backend_action
         self._engine = engine.GameEnv()
         self._engine.game_config.physics_steps_per_frame = self._config["physics_steps_per_frame"]
-        self._representation, self._rewards, self._limit = representation, rewards, time_limit
         self._now: Reading
         self._restart(0)  # gfootball does so, too; the engine's state may depend on it
+        self.spec = self._sizes()
+
+    def _sizes(self) -> Spec:
+        """The sizes of the game, from the first reading."""
         seen = self._view(self._now)
         # The engine may play on for a step after its time is up.
-        own = self._engine.config.game_duration + 1
-        limit = own if time_limit is None else min(time_limit, own)
-        self.spec = Spec(self._n, N_ACTIONS, seen.obs.shape[1], len(seen.state), limit, RESULTS)
+        own_limit = self._engine.config.game_duration + 1
+        return Spec(
+            n_agents=self._n,
+            n_actions=N_ACTIONS,
+            obs_size=seen.obs.shape[1],
+            state_size=len(seen.state),
+            episode_limit=own_limit if self._limit is None else min(self._limit, own_limit),
+            results=RESULTS,
+        )
 
     def reset(self) -> View:
         """Kick off."""
-        self._config["game_engine_random_seed"] = self._draw()
+        self._config["game_engine_random_seed"] = self._draw_seed()
         self._restart(1)
         return self._view(self._now)
 
     def step(self, action: np.ndarray) -> tuple[View, Outcome]:
-        """Everybody acts, and the game goes on for a tenth of a second."""
-        for i, chosen in enumerate(self._moves(action)):
+        """All agents act, and the game goes on for a tenth of a second."""
+        for i, chosen in enumerate(self._engine_actions(action)):
             self._engine.perform_action(chosen, True, i)
         before = self._now
         self._now = self._play_on()
         self._steps += 1
-        ended, late = self._end(before)
+        ended, late = self._end()
         goals = self._now.score[0] - self._now.score[1]
         reward = self._reward(goals - (before.score[0] - before.score[1]))
         if self._rewards == "cds":
@@ -142,11 +166,12 @@ class Football(Game):
         }
         return self._view(self._now), Outcome(reward, ended, late, results)
 
-    def _draw(self) -> int:
+    def _draw_seed(self) -> int:
         """A seed for the engine, from the range that gfootball draws from."""
         return self._random.randint(0, 2_000_000_000)
 
     def _restart(self, increment: int) -> None:
+        """Begin an episode; `increment` of gfootball's count of episodes."""
         lib, engine = self._lib, self._engine
         self._config.NewScenario(inc=increment)
         if engine.state == lib.GameState.game_created:
@@ -167,23 +192,36 @@ class Football(Game):
                 return now
 
     def _read(self) -> Reading | None:
-        """None: the ball is not in play, and nobody is asked for an action."""
+        """What the engine tells; None: the ball is not in play, and no action is asked for."""
         info = self._engine.get_info()
         if not info.is_in_play:
             return None
-        left, left_speed = _places(info.left_team)
-        right, right_speed = _places(info.right_team)
+        left, left_speed = _positions_and_speeds(info.left_team)
+        right, right_speed = _positions_and_speeds(info.right_team)
         at, to = info.ball_position, info.ball_direction
         return Reading(
-            left, left_speed, right, right_speed,
-            np.array([at[0], at[1], at[2]]), np.array([to[0], to[1], to[2]]),
-            (info.ball_owned_team, info.ball_owned_player),
-            [info.left_controllers[i].controlled_player for i in range(self._n)],
-            int(info.game_mode), (info.left_goals, info.right_goals), info.step,
-        )  # fmt: skip
+            left=left,
+            left_speed=left_speed,
+            right=right,
+            right_speed=right_speed,
+            ball=np.array([at[0], at[1], at[2]]),
+            ball_speed=np.array([to[0], to[1], to[2]]),
+            owner=(info.ball_owned_team, info.ball_owned_player),
+            controlled=[info.left_controllers[i].controlled_player for i in range(self._n)],
+            mode=int(info.game_mode),
+            score=(info.left_goals, info.right_goals),
+            step=info.step,
+        )
 
-    def _moves(self, action: np.ndarray) -> list[Any]:
-        """The actions for the engine; a team that holds up a restart too long is played for."""
+    def _engine_actions(self, action: np.ndarray) -> list[Any]:
+        """The engine's actions, one an agent.
+
+        A team that holds up a restart too long is played for, as gfootball does it: it passes, and
+        if that does not help, whoever has the ball runs.
+
+        Args:
+          action: `[A]` int, what the agents chose.
+        """
         waited = self._engine.waiting_for_game_count
         if waited < PATIENCE:
             return [self._actions[int(a)] for a in action]
@@ -194,7 +232,7 @@ class Football(Game):
         team, player = self._now.owner
         return [run if team == 0 and c == player else idle for c in self._now.controlled]
 
-    def _end(self, before: Reading) -> tuple[bool, bool]:
+    def _end(self) -> tuple[bool, bool]:
         """`(the game is over, its time is up)`, by the rules of the scenario."""
         now, rules = self._now, self._engine.config
         scored = rules.end_episode_on_score and max(now.score) > 0
@@ -222,16 +260,19 @@ class Football(Game):
         return float(np.mean([self._with_checkpoints(i, goals) for i in range(self._n)]))
 
     def _with_checkpoints(self, i: int, goals: int) -> float:
-        """Of one player: circles around the goal, collected by whoever carries the ball inwards."""
+        """The reward of agent i with checkpoints.
+
+        Checkpoints are circles around the goal. The player that carries the ball inwards collects
+        each of them once an episode; a goal collects what is left.
+        """
         now, had = self._now, self._collected[i]
         if goals == 1:
             self._collected[i] = N_CHECKPOINTS
             return 1 + CHECKPOINT * (N_CHECKPOINTS - had)
         if now.owner == (0, now.controlled[i]):
             distance = float(np.hypot(now.ball[0] - 1, now.ball[1]))
-            gap = 0.8 / (N_CHECKPOINTS - 1)  # from 0.99 to 0.19 of half a pitch
             while self._collected[i] < N_CHECKPOINTS:
-                if distance > 0.99 - gap * self._collected[i]:
+                if distance > FARTHEST - GAP * self._collected[i]:
                     break
                 self._collected[i] += 1
         return goals + CHECKPOINT * (self._collected[i] - had)
@@ -241,13 +282,14 @@ class Football(Game):
         return bool(self._now.ball[0] < 0 or (self._now.left[-self._n :, 0] < 0).any())
 
     def _view(self, now: Reading) -> View:
+        """What agents observe, in the representation that was asked for."""
         avail = np.ones((self._n, N_ACTIONS), bool)
         if self._representation == "simple115v2":
             obs, state = _simple115(now)
         else:
             last = range(len(now.left) - self._n, len(now.left))
-            of = list(last) if self._representation == "cds" else now.controlled
-            obs, state = _relative(now, np.array(of))
+            players = list(last) if self._representation == "cds" else now.controlled
+            obs, state = _relative(now, np.array(players))
         return View(obs, state, avail)
 
 
@@ -256,27 +298,38 @@ def _check_name(option: str, value: str, known: Sequence[str]) -> None:
         raise ValueError(f"env.{option}={value!r} is unknown; choose one of {', '.join(known)}")
 
 
-def _team(scenario: str, most: int) -> int:
-    """How many players are ours where nobody says: as CDS has it, else all but the keeper."""
-    known = {"academy_counterattack_easy": 4, "academy_counterattack_hard": 4}
-    return known.get(scenario, max(most - 1, 1))
+def _team_size(scenario: str, players: int, n_agents: int | None) -> int:
+    """How many of the `players` act.
+
+    Where nobody says: as many as CDS has, else all but the keeper.
+    """
+    if n_agents is None:
+        n_agents = CDS_TEAMS.get(scenario, max(players - 1, 1))
+    if not isinstance(n_agents, int) or not 1 <= n_agents <= players:
+        raise ValueError(f"env.n_agents={n_agents!r} must be 1 to {players} in {scenario}")
+    return n_agents
 
 
-def _places(team: Any) -> tuple[np.ndarray, np.ndarray]:
+def _positions_and_speeds(team: Any) -> tuple[np.ndarray, np.ndarray]:
     """Positions and directions `[n, 2]` of a team."""
     numbers = []
     for player in team:
         at, to = player.position, player.direction
         numbers.append((at[0], at[1], to[0], to[1]))
-    every = np.array(numbers)
-    return every[:, :2], every[:, 2:]
+    rows = np.array(numbers)
+    return rows[:, :2], rows[:, 2:]
 
 
-def _relative(now: Reading, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """CDS's observations of the players `of` [A], relative to each, and its world state."""
-    n = len(of)
+def _relative(now: Reading, players: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """CDS's observations and state: `([A, O], [S])`.
+
+    Args:
+      now: what is shown.
+      players: `[A]` int, the player of each agent; positions are relative to it.
+    """
+    n = len(players)
     others = np.array([[j for j in range(n) if j != i] for i in range(n)], int).reshape(n, n - 1)
-    at, speed = now.left[of], now.left_speed[of]
+    at, speed = now.left[players], now.left_speed[players]
     right, right_speed = now.right[:OPPONENTS], now.right_speed[:OPPONENTS]
     obs = np.concatenate(
         [
@@ -297,16 +350,19 @@ def _relative(now: Reading, of: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _simple115(now: Reading) -> tuple[np.ndarray, np.ndarray]:
-    """Gfootball's simple115v2 for every agent; the state is the same without who is active."""
-    whole = np.full(115, -1.0)
+    """Gfootball's simple115v2 for every agent, and a state: `([A, 115], [104])`.
+
+    The state is the same without the one-hot of the active player, which differs between agents.
+    """
+    shown = np.full(115, -1.0)  # players that a scenario lacks stay at -1
     for k, part in enumerate((now.left, now.left_speed, now.right, now.right_speed)):
-        whole[22 * k : 22 * k + part.size] = part.ravel()
-    whole[88:91], whole[91:94] = now.ball, now.ball_speed
-    whole[94:] = 0
-    whole[94 + 1 + now.owner[0]] = 1
-    whole[108 + now.mode] = 1
-    obs = np.tile(whole.astype(np.float32), (len(now.controlled), 1))
+        shown[22 * k : 22 * k + part.size] = part.ravel()
+    shown[88:91], shown[91:94] = now.ball, now.ball_speed
+    shown[94:] = 0
+    shown[94 + 1 + now.owner[0]] = 1  # one-hot: no team, left, right
+    shown[108 + now.mode] = 1  # one-hot game mode; 97 to 107 are for the active player
+    obs = np.tile(shown.astype(np.float32), (len(now.controlled), 1))
     for row, player in zip(obs, now.controlled):
         if player != -1:
             row[97 + player] = 1
-    return obs, np.delete(whole, np.s_[97:108]).astype(np.float32)
+    return obs, np.delete(shown, np.s_[97:108]).astype(np.float32)

@@ -30,8 +30,16 @@ class Arrays(NamedTuple):
     results: np.ndarray  # [E, R] float32, of the last step
 
 
-def layout(spec: Spec, n_games: int) -> tuple[dict[str, tuple[int, tuple[int, ...], str]], int]:
-    """`({field: (offset, shape, dtype)}, bytes in all)`."""
+class Block(NamedTuple):
+    """Where an array lies in the shared memory."""
+
+    offset: int  # bytes
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def layout(spec: Spec, n_games: int) -> tuple[dict[str, Block], int]:
+    """`(the block of each field of Arrays, bytes in all)`."""
     e, t, a = n_games, spec.episode_limit + 1, spec.n_agents
     fields = {
         "obs": ((e, t, a, spec.obs_size), "float32"),
@@ -45,21 +53,21 @@ def layout(spec: Spec, n_games: int) -> tuple[dict[str, tuple[int, tuple[int, ..
         "terminated": ((e,), "bool"),
         "results": ((e, len(spec.results)), "float32"),
     }
-    places, offset = {}, 0
+    blocks, offset = {}, 0
     for name, (shape, dtype) in fields.items():
-        places[name] = (offset, shape, dtype)
+        blocks[name] = Block(offset, shape, dtype)
         n_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
-        offset += -(-n_bytes // ALIGN) * ALIGN
-    return places, max(offset, ALIGN)
+        offset += -(-n_bytes // ALIGN) * ALIGN  # rounded up to whole cache lines
+    return blocks, max(offset, ALIGN)
 
 
 def arrays(spec: Spec, n_games: int, fd: int) -> Arrays:
-    """The arrays in the file `fd`, which has the size that `layout` says."""
-    places, size = layout(spec, n_games)
+    """The arrays in the file with descriptor `fd`, which has the size that `layout` says."""
+    blocks, size = layout(spec, n_games)
     memory = mmap.mmap(fd, size)
     return Arrays(
         **{
-            name: np.ndarray(shape, dtype, memory, offset)
-            for name, (offset, shape, dtype) in places.items()
+            name: np.ndarray(block.shape, block.dtype, memory, block.offset)
+            for name, block in blocks.items()
         }
     )

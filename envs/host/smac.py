@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,12 @@ def make(seed: int, *, map_name: str, **options: Any) -> Game:
     return Battle(env)
 
 
-def installed(name: str, module: str) -> Any:
+def installed(name: str, module: str) -> ModuleType:
     """A module of a package that plays StarCraft II.
+
+    Args:
+      name: the package, for the message.
+      module: the one to import.
 
     Raises:
       Missing: it is not there, or StarCraft II is not where PySC2 looks for it.
@@ -53,12 +58,16 @@ class Battle(Game):
     def __init__(self, env: Any) -> None:
         self._env, info = env, env.get_env_info()
         self.spec = Spec(
-            info["n_agents"], info["n_actions"], info["obs_shape"], info["state_shape"],
-            info["episode_limit"], RESULTS,
-        )  # fmt: skip
+            n_agents=info["n_agents"],
+            n_actions=info["n_actions"],
+            obs_size=info["obs_shape"],
+            state_size=info["state_shape"],
+            episode_limit=info["episode_limit"],
+            results=RESULTS,
+        )
 
     def reset(self) -> View:
-        """A new battle; a game that had to be started again shows none, and is given up."""
+        """A new battle. If StarCraft II had to be started again, this process is given up."""
         before = getattr(self._env, "force_restarts", 0)
         self._env.reset()
         if getattr(self._env, "force_restarts", 0) != before:
@@ -66,9 +75,9 @@ class Battle(Game):
         return self._view()
 
     def step(self, action: np.ndarray) -> tuple[View, Outcome]:
-        """Let the team act; the dead have no-op, and nobody else has."""
+        """Let the team act; no-op is for dead agents and for no others."""
         reward, done, info = self._env.step([int(a) for a in action])
-        if "battle_won" not in info:  # what smac says after it has lost its game
+        if "battle_won" not in info:  # smac leaves it out after it has lost its game
             raise Crashed("StarCraft II broke in a battle")
         late = bool(done and info.get("episode_limit", False))
         won = bool(info["battle_won"])
@@ -86,6 +95,8 @@ class Battle(Game):
         self._env.close()
 
     def _view(self) -> View:
-        obs = np.asarray(self._env.get_obs(), np.float32)
-        state = np.asarray(self._env.get_state(), np.float32)
-        return View(obs, state, np.asarray(self._env.get_avail_actions(), bool))
+        return View(
+            obs=np.asarray(self._env.get_obs(), np.float32),
+            state=np.asarray(self._env.get_state(), np.float32),
+            avail=np.asarray(self._env.get_avail_actions(), bool),
+        )

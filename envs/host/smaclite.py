@@ -19,12 +19,14 @@ def make(seed: int, *, map: str, time_limit: int) -> Game:
 
     Raises:
       Missing: smaclite is not there.
+      ValueError: an unknown map.
     """
     try:
         import gymnasium
         import smaclite  # noqa: F401  (registers its maps)
     except ImportError as error:
         raise Missing(INSTALL.format(error=error)) from error
+    # Ids in the registry are "smaclite/<map>-v0".
     known = [n.split("/")[1][:-3] for n in gymnasium.registry if n.startswith("smaclite/")]
     if map not in known:
         raise ValueError(f"env.map={map!r} is unknown; choose one of {', '.join(sorted(known))}")
@@ -32,12 +34,18 @@ def make(seed: int, *, map: str, time_limit: int) -> Game:
 
 
 class Skirmish(Game):
-    """SMAClite never says `truncated` and takes Python's own integers only."""
+    """A battle of SMAClite, with the time limit that SMAClite lacks."""
 
     def __init__(self, env: Any, time_limit: int) -> None:
         self._env, self._limit = env.unwrapped, time_limit
-        e = self._env
-        self.spec = Spec(e.n_agents, e.n_actions, e.obs_size, e.state_size, time_limit, RESULTS)
+        self.spec = Spec(
+            n_agents=self._env.n_agents,
+            n_actions=self._env.n_actions,
+            obs_size=self._env.obs_size,
+            state_size=self._env.state_size,
+            episode_limit=time_limit,
+            results=RESULTS,
+        )
 
     def reset(self) -> View:
         """A new battle."""
@@ -46,7 +54,8 @@ class Skirmish(Game):
         return self._view(obs)
 
     def step(self, action: np.ndarray) -> tuple[View, Outcome]:
-        """Let the team act; the dead have no-op alone."""
+        """Let the team act; dead agents have no-op alone."""
+        # SMAClite takes Python's own integers only, and never says `truncated`.
         obs, reward, done, _, info = self._env.step([int(a) for a in action])
         self._steps += 1
         won = bool(info["battle_won"])
@@ -64,6 +73,5 @@ class Skirmish(Game):
 
     def _view(self, obs: Any) -> View:
         avail = np.asarray(self._env.get_avail_actions(), bool)
-        return View(
-            np.asarray(obs, np.float32), np.asarray(self._env.get_state(), np.float32), avail
-        )
+        state = np.asarray(self._env.get_state(), np.float32)
+        return View(np.asarray(obs, np.float32), state, avail)

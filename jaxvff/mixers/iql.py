@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import flax.linen as nn
 
-from jaxvff.types import Array, EnvSpec, JointStep
+from jaxvff.core.types import Array, EnvSpec, JointStep
 
 
 class Iql(nn.Module):

@@ -1,4 +1,4 @@
-"""An unconstrained joint value that can be searched, alone or as the judge of NM-QMIX."""
+"""An unconstrained joint value that can be searched, alone or beside NM-QMIX."""
 
 from __future__ import annotations
 
@@ -6,76 +6,77 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvff.mixers.qmix import Qmix, hypernet
-from jaxvff.nets import linear
-from jaxvff.search import Table
-from jaxvff.types import Array, EnvSpec, JointStep
+from jaxvff.core.options import option
+from jaxvff.core.types import Array, EnvSpec, JointStep
+from jaxvff.mixers.qmix import Qmix
+from jaxvff.mixers.searchable import SearchableValue
+from jaxvff.networks.dense import dense, hypernetwork
 
 
 class Joint(nn.Module):
-    """VDN, QMIX's network without its constraint over embeddings of actions, and a list.
+    """Q(a) = Σ_i own_i(a_i) + QMIX's network, without its constraint, over embeddings + a list.
 
-    Agent i hands over `action_dim` numbers for each of its actions, made from its features, and one
-    more that is added as it is. Utilities are no part of it, so re-ordering them never stands in
-    the way of the fit. The sum is what agents learn for one another in any state; alone, the
-    network has to learn it for each agent and state apart.
+    Every agent's features become, for each of its actions, one number `own` that is added as it
+    is, and an embedding of `action_dim` numbers that the mixing network takes in. The utilities
+    are no part of it, so a change of their order never costs fit. The sum lets agents share what
+    they learn in every state; the network alone has to learn it for each agent and state apart.
 
-    Where there are `max_listed` joint actions or fewer, each of them has `action_dim` numbers of
-    its own as well, which the state weighs, and one that is added in any state, all zero at first:
-    a joint-action learner (Claus & Boutilier, 1998). Payoffs without a structure that a network
-    could find take as many numbers as there are payoffs; where there is one, a list did not help
-    and its noise went into the order, hence none by default (docs/design.md).
+    The list (only where there are `max_listed` joint actions or fewer) gives each joint action
+    `action_dim` numbers that the state weighs and one that is added in any state, all zero at
+    first: a joint-action learner (Claus & Boutilier, 1998). Independent payoffs need as many
+    numbers as there are payoffs. Where payoffs have structure a list did not help, and its noise
+    disturbed the order of the utilities (docs/design.md); hence there is none by default.
     """
 
     spec: EnvSpec
-    hidden_dim: int  # of the utility networks
-    embed_dim: int = 32
-    hypernet_dim: int = 64
-    action_dim: int = 4
-    max_listed: int = 1  # joint actions; 1: no list
+    hidden_dim: int  # H, of the utility networks
+    embed_dim: int = option(32, "units of the mixing layer", low=1)
+    hypernet_dim: int = option(64, "units of the hypernetworks", low=1)
+    action_dim: int = option(4, "numbers that describe an action to the mixing layer", low=1)
+    max_listed: int = option(1, "most joint actions for which a list is kept; 1: no list", low=1)
 
     def setup(self) -> None:
         a, s = self.spec.n_agents, self.spec.state_size
         if self._has_list:
             shape = (self.spec.n_actions**a, self.action_dim + 1)
             self.list = self.param("list", nn.initializers.zeros, shape)
-            self.hyper_list = hypernet(s, self.hypernet_dim, self.action_dim)
-        self.embed = linear(self.spec.n_actions * (self.action_dim + 1), self.hidden_dim)
-        self.hyper_w1 = hypernet(s, self.hypernet_dim, a * self.action_dim * self.embed_dim)
-        self.hyper_b1 = linear(self.embed_dim, s)
-        self.hyper_w2 = hypernet(s, self.hypernet_dim, self.embed_dim)
-        self.hyper_b2 = hypernet(s, self.embed_dim, 1)
+            self.hyper_list = hypernetwork(s, self.hypernet_dim, self.action_dim)
+        self.embed = dense(self.spec.n_actions * (self.action_dim + 1), self.hidden_dim)
+        self.hyper_w1 = hypernetwork(s, self.hypernet_dim, a * self.action_dim * self.embed_dim)
+        self.hyper_b1 = dense(self.embed_dim, s)
+        self.hyper_w2 = hypernetwork(s, self.hypernet_dim, self.embed_dim)
+        self.hyper_b2 = hypernetwork(s, self.embed_dim, 1)
 
     def __call__(self, step: JointStep) -> Array:
         """One step -> the joint value `[]`."""
-        embedded, own = self._embeddings(step.hidden)
+        embedded, own = self._embeddings(step.features)
         taken = jnp.einsum("au,aud->ad", step.action, embedded)
         total = self.hyper_b1(step.state) + jnp.einsum("ad,ade->e", taken, self._w1(step.state))
         together = nn.elu(total) @ self.hyper_w2(step.state)
         value = together + jnp.sum(step.action * own) + self.hyper_b2(step.state)[0]
         if not self._has_list:
             return value
-        place = jnp.argmax(step.action, axis=-1) @ self._strides
-        return value + self.list[place] @ self._list_weight(step.state)
+        index = jnp.argmax(step.action, axis=-1) @ self._strides
+        return value + self.list[index] @ self._list_weight(step.state)
 
-    def table(self, hidden: Array, state: Array) -> Table:
-        """All joint values of one step: `hidden[A, H]`, `state[S]`."""
-        embedded, own = self._embeddings(hidden)
+    def joint_value(self, step: JointStep) -> Array:
+        """One step -> the joint value `[]` that is searched: its own."""
+        return self(step)
+
+    def searchable(self, features: Array, state: Array) -> SearchableValue:
+        """`features[A, H]`, `state[S]` -> the joint value for all joint actions of one step."""
+        embedded, own = self._embeddings(features)
         parts = jnp.einsum("aud,ade->aue", embedded, self._w1(state))
-        places = self._strides[:, None] * jnp.arange(self.spec.n_actions)
-        parts = jnp.concatenate([parts, own[..., None], places[..., None]], axis=-1)
-        return Table(
+        index = self._strides[:, None] * jnp.arange(self.spec.n_actions)
+        parts = jnp.concatenate([parts, own[..., None], index[..., None]], axis=-1)
+        return SearchableValue(
             parts=parts,
             bias=jnp.append(self.hyper_b1(state), jnp.zeros(2)),
             out=self.hyper_w2(state),
             offset=self.hyper_b2(state)[0],
-            listed=self.list if self._has_list else None,
-            weight=self._list_weight(state) if self._has_list else None,
+            list_rows=self.list if self._has_list else None,
+            list_weight=self._list_weight(state) if self._has_list else None,
         )
-
-    def judge(self, step: JointStep) -> Array:
-        """One step -> the joint value that is searched: its own."""
-        return self(step)
 
     @property
     def _has_list(self) -> bool:
@@ -83,17 +84,17 @@ class Joint(nn.Module):
 
     @property
     def _strides(self) -> np.ndarray:
-        """By which the actions are a joint action's place in the list; zeros without one."""
+        """Index of a joint action in the list = actions @ strides; zeros without a list."""
         n = self.spec.n_agents
         return self.spec.n_actions ** np.arange(n) if self._has_list else np.zeros(n, int)
 
     def _list_weight(self, state: Array) -> Array:
         return jnp.append(self.hyper_list(state), 1.0)
 
-    def _embeddings(self, hidden: Array) -> tuple[Array, Array]:
-        """Of `hidden[A, H]`: what the network sees of each action `[A, U, D]`, what is added."""
+    def _embeddings(self, features: Array) -> tuple[Array, Array]:
+        """`features[A, H]` -> embeddings `[A, U, D]`, and the numbers that are added `[A, U]`."""
         shape = (self.spec.n_agents, self.spec.n_actions, self.action_dim + 1)
-        both = self.embed(hidden).reshape(shape)
+        both = self.embed(features).reshape(shape)
         return both[..., 1:], both[..., 0]
 
     def _w1(self, state: Array) -> Array:
@@ -101,15 +102,15 @@ class Joint(nn.Module):
         return self.hyper_w1(state).reshape(shape)
 
 
-class JudgedQmix(nn.Module):
-    """NM-QMIX, beside a Joint that judges joint actions."""
+class QmixWithJoint(nn.Module):
+    """NM-QMIX, and beside it a Joint that is searched."""
 
     spec: EnvSpec
-    hidden_dim: int  # of the utility networks
-    embed_dim: int = 32
-    hypernet_dim: int = 64
-    action_dim: int = 4
-    max_listed: int = 1  # see Joint
+    hidden_dim: int  # H, of the utility networks
+    embed_dim: int = option(32, "units of both mixing layers", low=1)
+    hypernet_dim: int = option(64, "units of the hypernetworks", low=1)
+    action_dim: int = option(4, "numbers that describe an action to the mixing layer", low=1)
+    max_listed: int = option(1, "most joint actions for which a list is kept; 1: no list", low=1)
 
     def setup(self) -> None:
         sizes = (self.embed_dim, self.hypernet_dim)
@@ -122,10 +123,10 @@ class JudgedQmix(nn.Module):
             self.joint(step)
         return self.qmix(step)
 
-    def table(self, hidden: Array, state: Array) -> Table:
-        """All joint values of one step, as the judge sees them."""
-        return self.joint.table(hidden, state)
-
-    def judge(self, step: JointStep) -> Array:
-        """One step -> the joint value that is searched: the judge's."""
+    def joint_value(self, step: JointStep) -> Array:
+        """One step -> the joint value `[]` that is searched: the Joint's."""
         return self.joint(step)
+
+    def searchable(self, features: Array, state: Array) -> SearchableValue:
+        """`features[A, H]`, `state[S]` -> the Joint's value for all joint actions of one step."""
+        return self.joint.searchable(features, state)

@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvff.mixers.qmix import hypernet
-from jaxvff.nets import linear
-from jaxvff.types import Array, EnvSpec, JointStep
+from jaxvff.core.options import option
+from jaxvff.core.types import Array, EnvSpec, JointStep
+from jaxvff.networks.dense import dense, hypernetwork
 
 
 class Qatten(nn.Module):
@@ -20,17 +20,17 @@ class Qatten(nn.Module):
     """
 
     spec: EnvSpec
-    embed_dim: int = 32
-    hypernet_dim: int = 64
-    n_heads: int = 4
+    embed_dim: int = option(32, "size of a query and a key", low=1)
+    hypernet_dim: int = option(64, "units of the hypernetworks", low=1)
+    n_heads: int = option(4, "attention heads", low=1)
 
     def setup(self) -> None:
         s, own = self.spec.state_size, self.spec.agent_state_size or self.spec.n_agents
         heads = range(self.n_heads)
-        self.query = [hypernet(s, self.hypernet_dim, self.embed_dim) for _ in heads]
-        self.key = [linear(self.embed_dim, own) for _ in heads]
-        self.head_weight = hypernet(s, self.hypernet_dim, self.n_heads)
-        self.constant = hypernet(s, self.embed_dim, 1)
+        self.query = [hypernetwork(s, self.hypernet_dim, self.embed_dim) for _ in heads]
+        self.key = [dense(self.embed_dim, own) for _ in heads]
+        self.head_weight = hypernetwork(s, self.hypernet_dim, self.n_heads)
+        self.constant = hypernetwork(s, self.embed_dim, 1)
 
     def __call__(self, step: JointStep) -> Array:
         """One step -> Q_tot `[]`."""

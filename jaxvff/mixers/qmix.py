@@ -5,8 +5,9 @@ from __future__ import annotations
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxvff.nets import linear
-from jaxvff.types import Array, EnvSpec, JointStep
+from jaxvff.core.options import option
+from jaxvff.core.types import Array, EnvSpec, JointStep
+from jaxvff.networks.dense import dense, hypernetwork
 
 
 class Qmix(nn.Module):
@@ -17,16 +18,16 @@ class Qmix(nn.Module):
     """
 
     spec: EnvSpec
-    embed_dim: int = 32
-    hypernet_dim: int = 64
+    embed_dim: int = option(32, "units of the mixing layer", low=1)
+    hypernet_dim: int = option(64, "units of the hypernetworks", low=1)
     monotonic: bool = True
 
     def setup(self) -> None:
         a, s = self.spec.n_agents, self.spec.state_size
-        self.hyper_w1 = hypernet(s, self.hypernet_dim, a * self.embed_dim)
-        self.hyper_b1 = linear(self.embed_dim, s)
-        self.hyper_w2 = hypernet(s, self.hypernet_dim, self.embed_dim)
-        self.hyper_b2 = hypernet(s, self.embed_dim, 1)
+        self.hyper_w1 = hypernetwork(s, self.hypernet_dim, a * self.embed_dim)
+        self.hyper_b1 = dense(self.embed_dim, s)
+        self.hyper_w2 = hypernetwork(s, self.hypernet_dim, self.embed_dim)
+        self.hyper_b2 = hypernetwork(s, self.embed_dim, 1)
 
     def __call__(self, step: JointStep) -> Array:
         """One step -> Q_tot `[]`."""
@@ -40,8 +41,3 @@ def mix(q: Array, w1: Array, b1: Array, w2: Array, b2: Array, monotonic: bool) -
     if monotonic:
         w1, w2 = jnp.abs(w1), jnp.abs(w2)
     return nn.elu(q @ w1 + b1) @ w2 + b2
-
-
-def hypernet(fan_in: int, hidden_dim: int, features: int) -> nn.Sequential:
-    """A two-layer network, the hypernetwork of all mixers here."""
-    return nn.Sequential([linear(hidden_dim, fan_in), nn.relu, linear(features, hidden_dim)])

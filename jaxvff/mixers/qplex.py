@@ -6,8 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvff.mixers.qmix import hypernet
-from jaxvff.types import Array, EnvSpec, JointStep
+from jaxvff.core.options import option
+from jaxvff.core.types import Array, EnvSpec, JointStep
+from jaxvff.networks.dense import hypernetwork
 
 
 class Qplex(nn.Module):
@@ -20,18 +21,18 @@ class Qplex(nn.Module):
     """
 
     spec: EnvSpec
-    hypernet_dim: int = 64
-    attention_dim: int = 64
-    n_kernels: int = 4
+    hypernet_dim: int = option(64, "units of the hypernetworks", low=1)
+    attention_dim: int = option(64, "units of the attention networks", low=1)
+    n_kernels: int = option(4, "attention kernels", low=1)
 
     def setup(self) -> None:
         a, s = self.spec.n_agents, self.spec.state_size
         joint, kernels = s + a * self.spec.n_actions, range(self.n_kernels)
-        self.weight = hypernet(s, self.hypernet_dim, a)
-        self.bias = hypernet(s, self.hypernet_dim, a)
-        self.key = [hypernet(s, self.attention_dim, 1) for _ in kernels]
-        self.agents = [hypernet(s, self.attention_dim, a) for _ in kernels]
-        self.actions = [hypernet(joint, self.attention_dim, a) for _ in kernels]
+        self.weight = hypernetwork(s, self.hypernet_dim, a)
+        self.bias = hypernetwork(s, self.hypernet_dim, a)
+        self.key = [hypernetwork(s, self.attention_dim, 1) for _ in kernels]
+        self.agents = [hypernetwork(s, self.attention_dim, a) for _ in kernels]
+        self.actions = [hypernetwork(joint, self.attention_dim, a) for _ in kernels]
 
     def __call__(self, step: JointStep) -> Array:
         """One step -> Q_tot `[]`."""

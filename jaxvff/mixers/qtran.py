@@ -7,16 +7,17 @@ import itertools
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxvff.nets import linear
-from jaxvff.types import Array, EnvSpec, JointStep
+from jaxvff.core.options import option
+from jaxvff.core.types import Array, EnvSpec, JointStep
+from jaxvff.networks.dense import dense
 
 
 class Qtran(nn.Module):
     """Q_jt(s, a) from the agents' features and actions, and V(s). Source: Son et al. (2019), §4."""
 
     spec: EnvSpec
-    hidden_dim: int  # of the utility networks
-    embed_dim: int = 64
+    hidden_dim: int  # H, of the utility networks
+    embed_dim: int = option(64, "units of Q_jt and V", low=1)
 
     def setup(self) -> None:
         s, encoding = self.spec.state_size, self.hidden_dim + self.spec.n_actions
@@ -28,7 +29,7 @@ class Qtran(nn.Module):
         """One step -> the joint value Q_jt `[]`."""
         if self.is_initializing():
             self.state_value(step.state)
-        pairs = jnp.concatenate([step.hidden, step.action], axis=-1)
+        pairs = jnp.concatenate([step.features, step.action], axis=-1)
         encoding = jnp.sum(self.encode(pairs), axis=0)
         return self.q(jnp.concatenate([step.state, encoding]))[0]
 
@@ -40,5 +41,5 @@ class Qtran(nn.Module):
 def _mlp(sizes: list[int]) -> nn.Sequential:
     layers: list = []
     for fan_in, features in itertools.pairwise(sizes):
-        layers += [linear(features, fan_in), nn.relu]
+        layers += [dense(features, fan_in), nn.relu]
     return nn.Sequential(layers[:-1])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxvff.types import Array, EnvSpec, JointStep
+from jaxvff.core.types import Array, EnvSpec, JointStep
 
 
 class Vdn(nn.Module):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxvff.mixers.qmix import Qmix, hypernet
-from jaxvff.nets import linear
-from jaxvff.types import Array, EnvSpec, JointStep
+from jaxvff.core.options import option
+from jaxvff.core.types import Array, EnvSpec, JointStep
+from jaxvff.mixers.qmix import Qmix
+from jaxvff.networks.dense import dense, hypernetwork
 
 
 class CentralFF(nn.Module):
@@ -18,9 +19,9 @@ class CentralFF(nn.Module):
 
     def setup(self) -> None:
         s, d = self.spec.state_size, self.central_dim
-        hidden: list = [linear(d, s + self.spec.n_agents), nn.relu, linear(d, d), nn.relu]
-        self.net = nn.Sequential([*hidden, linear(d, d), nn.relu, linear(1, d)])
-        self.v = hypernet(s, d, 1)
+        hidden: list = [dense(d, s + self.spec.n_agents), nn.relu, dense(d, d), nn.relu]
+        self.net = nn.Sequential([*hidden, dense(d, d), nn.relu, dense(1, d)])
+        self.v = hypernetwork(s, d, 1)
 
     def __call__(self, step: JointStep) -> Array:
         """One step, with the central utilities as q_taken -> Q̂* `[]`."""
@@ -32,9 +33,9 @@ class Wqmix(nn.Module):
     """QMIX beside a central Q̂*. Source: Rashid et al. (2020), §4."""
 
     spec: EnvSpec
-    embed_dim: int = 32
-    hypernet_dim: int = 64
-    central_dim: int = 256
+    embed_dim: int = option(32, "units of the mixing layer", low=1)
+    hypernet_dim: int = option(64, "units of the hypernetworks", low=1)
+    central_dim: int = option(256, "units of the central network", low=1)
 
     def setup(self) -> None:
         self.qmix = Qmix(self.spec, self.embed_dim, self.hypernet_dim)

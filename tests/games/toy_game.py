@@ -12,16 +12,24 @@ def make(seed, **faults):
 
 
 class Toy(Game):
-    """`fault` happens at step `at` of every episode whose number is in `episodes` (all: None).
+    """The toy's rules, and a fault.
 
-    With `once=<path>` it happens in the one process that creates that file first.
+    Args of the constructor:
+      seed: not used; the toy draws nothing.
+      fault: what goes wrong: "die", "hang", "raise", "talk", "nan", "shape", "stuck" or "reward".
+      at_step: the step of an episode at which it does ("talk": at every step).
+      episodes: the numbers of the episodes in which it does; None: in all of them.
+      once: a path; only the process that creates this file has the fault, and only once.
+      pause: seconds that every step takes.
     """
 
-    spec = Spec(2, 3, 3, 2, 5, ("win_rate",))
+    spec = Spec(
+        n_agents=2, n_actions=3, obs_size=3, state_size=2, episode_limit=5, results=("win_rate",)
+    )
 
-    def __init__(self, seed, fault="", at=2, episodes=None, once=None, pause=0.0):
-        self.seed, self.fault, self.at, self.once = seed, fault, at, once
-        self.episodes, self.pause, self.episode = episodes, pause, -1
+    def __init__(self, seed, fault="", at_step=2, episodes=None, once=None, pause=0.0):
+        self.fault, self.at_step, self.episodes, self.once = fault, at_step, episodes, once
+        self.pause, self.episode = pause, -1
 
     def reset(self):
         self.episode += 1
@@ -37,10 +45,13 @@ class Toy(Game):
         self.count += 1
         terminated = self.total >= 6
         outcome = Outcome(
-            1.0 * int(action[0]) - 0.5 * self.total, terminated, self.count >= 5 and not terminated,
-            {"win_rate": float(terminated)},
-        )  # fmt: skip
-        return self.broken(self.view(), outcome)
+            reward=1.0 * int(action[0]) - 0.5 * self.total,
+            terminated=terminated,
+            truncated=self.count >= 5 and not terminated,
+            results={"win_rate": float(terminated)},
+        )
+        view = self.view()
+        return self.with_fault(view, outcome) if self.fault_is_due() else (view, outcome)
 
     def view(self):
         now = np.array([self.count, self.total], np.float32)
@@ -49,10 +60,14 @@ class Toy(Game):
         avail[1, 2] = self.count % 2 == 0
         return View(obs.astype(np.float32), now, avail)
 
-    def broken(self, view, outcome):
-        due = self.episodes is None or self.episode in self.episodes
-        if not self.fault or not due or self.count != self.at or not self.first():
-            return view, outcome
+    def fault_is_due(self):
+        if not self.fault or self.count != self.at_step:
+            return False
+        if self.episodes is not None and self.episode not in self.episodes:
+            return False
+        return self.once is None or created(self.once)
+
+    def with_fault(self, view, outcome):
         if self.fault == "die":
             os.kill(os.getpid(), 9)
         if self.fault == "hang":
@@ -69,11 +84,11 @@ class Toy(Game):
             outcome = outcome._replace(reward=float("nan"))
         return view, outcome
 
-    def first(self):
-        if self.once is None:
-            return True
-        try:
-            os.close(os.open(self.once, os.O_CREAT | os.O_EXCL))
-            return True
-        except FileExistsError:
-            return False
+
+def created(path):
+    """Whether this call has created the file: False where it is there already."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL))
+        return True
+    except FileExistsError:
+        return False

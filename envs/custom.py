@@ -1,0 +1,46 @@
+"""A multi-agent environment of the user's, by its import path, played on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass
+from typing import Any
+
+from jaxvff.core.options import option
+from jaxvff.core.types import EnvKind, HostEnv
+from jaxvff.envs.host.custom import APIS
+from jaxvff.envs.hosted import WorkerOptions, host_env
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(WorkerOptions):
+    """What makes the environment, and how it is spoken to."""
+
+    entry: str = option(MISSING, "package.module:function, which makes the environment")
+    time_limit: int = option(
+        MISSING, "longest episode; a longer one is truncated", unit="env steps", low=1
+    )
+    api: str = option(
+        "pettingzoo",
+        "PettingZoo's parallel API, or gymnasium with tuples of spaces, an entry an agent",
+        names=APIS,
+    )
+    kwargs: Mapping[str, Any] | None = option(None, "keyword arguments of the function")
+
+
+def make(options: Options) -> HostEnv:
+    """The environment that `entry` makes.
+
+    Raises:
+      UserError: nothing can be imported from `entry`, or no team can play what it makes.
+    """
+    arguments = {
+        "entry": options.entry,
+        "time_limit": options.time_limit,
+        "api": options.api,
+        "kwargs": options.kwargs or {},
+    }
+    return host_env("custom", arguments, options.crew())
+
+
+KIND = EnvKind(Options, make)

@@ -1,0 +1,60 @@
+"""Google Research Football (gfootball 2.10.2), played on the host; the agents are the left team."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+from jaxvff.core.options import option
+from jaxvff.core.types import EnvKind, HostEnv
+from jaxvff.envs import grf_render
+from jaxvff.envs.host.grf import REPRESENTATIONS, REWARDS
+from jaxvff.envs.hosted import WorkerOptions, host_env
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(WorkerOptions):
+    """Which scenario, what agents observe, and what they are rewarded for."""
+
+    scenario: str = option("academy_3_vs_1_with_keeper", "a name in gfootball/scenarios")
+    representation: str = option(
+        "relative",
+        "observations: CDS's compact ones of the players that the agents move (relative), as CDS "
+        "has them (cds; Li et al., 2021), or gfootball's (simple115v2)",
+        names=REPRESENTATIONS,
+    )
+    rewards: str = option(
+        "cds",
+        "+1 a goal and -1 a goal against (scoring); these and gfootball's tenths on the way to the "
+        "goal, averaged over the players (scoring,checkpoints); or 100 for a goal and -1 for any "
+        "other end, with an end when the ball or an agent is behind the halfway line (cds)",
+        names=REWARDS,
+    )
+    time_limit: int | None = option(
+        150, "longest episode; null: the scenario's own", unit="env steps", low=1
+    )
+    n_agents: int | None = option(
+        None, "players that act; null: as many as CDS has, else all but the keeper", low=1
+    )
+
+
+def make(options: Options) -> HostEnv:
+    """A scenario of gfootball.
+
+    Raises:
+      UserError: a scenario or a number of players that gfootball does not have, or gfootball is
+        not there; it says how to install it.
+    """
+    arguments = {
+        "scenario": options.scenario,
+        "representation": options.representation,
+        "rewards": options.rewards,
+        "time_limit": options.time_limit,
+        "n_agents": options.n_agents,
+    }
+    env = host_env("grf", arguments, options.crew())
+    draw = functools.partial(grf_render.render, options.representation, env.spec.n_agents)
+    return env._replace(render=draw)
+
+
+KIND = EnvKind(Options, make)

@@ -1,1 +1,0 @@
-"""The stability lab: the learning dynamics of factorised values in one-step games."""

@@ -1,1 +1,0 @@
-"""The host-side bridge: games in worker processes feed the same compiled update as the device."""

@@ -1,0 +1,146 @@
+"""The help: what is said of options is made from their fields (jaxvff.core.options)."""
+
+from __future__ import annotations
+
+import textwrap
+
+from jaxvff.core.options import options_of
+from jaxvff.settings.config import COMPONENTS, config_names
+
+WIDTH = 100
+
+GENERAL = """\
+jaxvff: value-function factorisation for cooperative multi-agent Q-learning in JAX
+
+usage: jaxvff <command> [key=value ...]
+
+  train                  train a method for many seeds at once, show what it learned
+  evaluate run=<folder>  greedy evaluation of a trained run, from its checkpoint
+  reproduce table1       the paper's Table 1: eight methods, two games, 256 seeds
+  reproduce smax         the paper's comparison on SMAX's versions of its three maps (for a GPU)
+  stability game=a       zero-loss points, spectra, flows, escapes, the paper's theorems
+  bench                  throughput, compile time and memory on this machine
+
+first runs
+  jaxvff train                                       NM-QMIX on the paper's Game A, 32 seeds
+  jaxvff train method=qmix env=matrix/b seeds=64     another method, another game
+  jaxvff train method=qmix env=smax/3m               SMAX, learning curves of four seeds
+  jaxvff train env=grf/academy_3_vs_1_with_keeper    football, in worker processes (docs/host.md)
+  jaxvff train 'sweep.epsilon_end=[0.1,0.3,1.0]'     a sweep, as one compiled program
+  jaxvff train resume=runs/<folder>                  go on where a run was interrupted
+
+`jaxvff <command> --help` lists the keys of a command.
+"""
+
+TRAIN = """\
+usage: jaxvff train [key=value ...]          (Hydra overrides)
+       jaxvff train resume=<run folder> [total_steps=<more>]
+
+{keys}
+  sweep.<key>=[...]   any key; those marked * (and payoffs) share one compiled program
+Defaults, units, ranges and what each key does: docs/configuration.md. Ctrl-C saves a checkpoint.
+"""
+
+EVALUATE = """\
+usage: jaxvff evaluate run=<run folder> [render=true [seed=<n>] [episodes=1]]
+
+Restores the newest checkpoint, plays greedily, and prints what was learned: for matrix games the
+learned table of the median seed and the shares of seeds. Without render no file changes.
+
+render=true also writes greedy_*.gif there, the first greedy episodes of a seed (default: the first)
+of each sweep value, and says how they ended. SMAX, MPE, overcooked and football can be drawn.
+"""
+
+REPRODUCE = """\
+usage: jaxvff reproduce table1|smax|smax_cpu|random_games [key=value ...]
+       jaxvff reproduce beyond|contextual|steps|predator_prey [key=value ...]
+       jaxvff reproduce <the same> resume=<run folder>
+
+table1: trains NM-QMIX, QMIX, VDN, QPLEX, QTRAN, Qatten, CW-QMIX and OW-QMIX on Games A and B for
+256 seeds each and prints rates with intervals, the paper's own table beside them. Writes
+table1.json and table1.png into the run folder (run_dir=). Keys as for train, but method= and env=.
+
+smax: QMIX, NM-QMIX with SARSA(λ) and RND, QPLEX, QTRAN and VDN, five seeds each, on 3s_vs_5z,
+corridor and 3s5z_vs_3s6z with SMAC's time limits; curves.png as the paper's Fig. 1. For a GPU.
+
+random_games: nine methods at three exploration levels on 1,000 random 3x3 games; rates.png.
+
+beyond: the two ordered methods beside all others on Games A and B, their negatives, climbing,
+penalty, and random games of 2 agents with 3 actions and of 3, 4 and 6 agents with 5, with uniform
+exploration; ordered_joint for 512 seeds of the 3x3 games, 64 of the others; rates.png.
+contextual: the same methods on 192 games a seed, told apart by features. steps: on games of several
+steps. predator_prey: on a small board with two penalties for hunting alone.
+
+smax_cpu: all eleven methods on 3m, five seeds each; over two hours on a CPU.
+"""
+
+STABILITY = """\
+usage: jaxvff stability [claims] [key=value ...]
+
+Asks of a matrix game and a mixer with tabular utilities: where the zero-loss points are, what the
+spectrum of the loss is there, whether trajectories leave them, where random starts end, what
+re-ordering two actions costs; and holds the paper's theorems against the figures. `claims` answers
+only what the theorems need. A JSON and a PNG for each question in the run folder.
+
+  game=        a b climbing penalty random (n_agents= n_actions= game_seed=)
+  payoff=[[1,0],[0,2]]   or file=payoff.npy (or .yaml, .json)
+  mixer=       nmqmix | qmix | vdn     embed_dim=8  units of the mixing layer   init_scale=1
+               fixed_mixer=true: only the utilities move, as the paper's q
+  points=200   zero-loss points, half of them IGM-consistent     seed=0
+  temperatures=[0.1,0.3,1,3]           of the softmax policy     epsilon=0.1  of the others
+  starts=24 time=200 solver=kvaerno5|kvaerno3|tsit5              flows
+  noise=0.01   distance from a zero-loss point of flows and of the stochastic algorithm
+  optimizer=adam|rmsprop|radam|sgd lr=1e-3 updates=5000 lanes=256   stochastic algorithm
+  run_dir=     a new folder; default runs/<date>_stability_<game>
+"""
+
+BENCH = """\
+usage: jaxvff bench ['lanes=[1,64,512]'] [seconds=5] [key=value ...]
+
+Times the compiled training program: init, compile, seed-steps per second in the steady state,
+bytes of state and of its largest part per seed. Keys as for train.
+"""
+
+TEXTS = {
+    "train": TRAIN,
+    "evaluate": EVALUATE,
+    "reproduce": REPRODUCE,
+    "stability": STABILITY,
+    "bench": BENCH,
+}
+
+
+def of(command: str) -> str:
+    """The help of a command, or that of the command line as a whole."""
+    return TEXTS.get(command, GENERAL).replace("{keys}", keys() if command == "train" else "")
+
+
+def keys() -> str:
+    """The keys of `train`: methods, environments, and the options of each component."""
+    names = config_names("env")
+    maps = " ".join(n.split("/")[1] for n in names if n.startswith("smax/"))
+    games = " ".join(n for n in names if n.startswith(("matrix", "contextual", "predator_prey")))
+    rows = [
+        ("method=", " ".join(config_names("method")) + "   method.<option>="),
+        ("env=", f"{games}   env.<option>="),
+        (
+            "",
+            "jaxmarl/simple_spread jaxmarl/switch_riddle jaxmarl/overcooked   smax/<map>: " + maps,
+        ),
+        ("", "grf/<scenario> smac/<map> smacv2/<race>_5_vs_5 smaclite/<map> custom: docs/host.md"),
+    ]
+    for component in COMPONENTS:
+        title = component.__name__.removesuffix("Options").lower()
+        rows.append((title, " ".join(map(_key, options_of(component)))))
+    return "\n".join(_row(*row) for row in rows)
+
+
+def _key(option) -> str:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    values = "|".join(option.about.names)
+    return f"{option.name}={values}{'*' * option.about.traced}"
+
+
+def _row(title: str, text: str) -> str:
+    indent = 2 + 14
+    wrapped = textwrap.fill(text, WIDTH - indent, break_long_words=False, break_on_hyphens=False)
+    return f"  {title:<14}" + wrapped.replace("\n", "\n" + " " * indent)

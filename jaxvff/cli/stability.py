@@ -1,0 +1,51 @@
+"""`jaxvff stability`: the stability lab on one game, all questions or the claims alone."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from jaxvff.cli.start import importing
+
+
+def run(args: list[str]) -> int:
+    """Ask the lab, write every answer as soon as it is there, and show all."""
+    only_claims = args[:1] == ["claims"]
+    with importing():
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        from jaxvff.lab import questions, report, settings
+        from jaxvff.runs.folder import make_folder
+
+        asked = settings.load(args[only_claims:])
+        asked.table()
+    name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_stability_{asked.name}"
+    folder = Path(asked.run_dir or Path("runs") / name)
+    make_folder(folder)
+    report.write_settings(folder, asked)
+    console, answers = Console(), {}
+    names = questions.CLAIM_QUESTIONS if only_claims else questions.QUESTIONS
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("points", total=len(names))
+        for name, answer in questions.answers(asked, only_claims):
+            answers[name] = answer
+            report.write(folder, name, answer)  # at once: what is answered survives Ctrl-C
+            rest = [n for n in names if n not in answers]
+            bar.update(task, advance=1, description=rest[0] if rest else "done")
+    report.show_all(console, asked, answers)
+    console.print(f"results: {folder}", soft_wrap=True)
+    return 0

@@ -1,0 +1,1 @@
+"""What every room uses: types and the shape legend, errors, options, files."""

@@ -1,0 +1,32 @@
+"""Mistakes of the user, and how they are told: the value, the expectation, the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake in what the user asked for: says the value, the expectation and the remedy."""
+
+
+def closest(value: object, names: Iterable[str]) -> str:
+    """The remedy for an unknown name: the nearest one, or all of them."""
+    names = list(names)
+    if not names:
+        return "; it takes none"
+    near = difflib.get_close_matches(str(value), names, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; choose one of {', '.join(names)}"
+
+
+def check_name(value: object, names: Iterable[str], what: str) -> None:
+    """Raise a UserError that names the closest alternative, unless `value` is one of `names`.
+
+    Args:
+      value: what the user asked for.
+      names: what there is.
+      what: the key that the user set, for the message.
+    """
+    names = list(names)
+    if value not in names:
+        raise UserError(f"{what}={value!r} is unknown{closest(value, names)}")

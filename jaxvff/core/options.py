@@ -1,0 +1,212 @@
+"""Options of a component: a frozen dataclass whose fields know their unit, range and meaning.
+
+Everything that is said of an option anywhere (checks, the help, the reference page, which options
+are traced) is made from its field.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import sys
+import types
+import typing
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from jaxvff.core.errors import UserError, check_name, closest
+
+METADATA = "option"  # where a field's metadata has its About
+
+
+class About(NamedTuple):
+    """What a field knows of its option."""
+
+    help: str  # what it does, in a phrase
+    unit: str = ""  # "env steps"; empty for a number without one
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False  # `low` itself is not allowed
+    names: tuple[str, ...] = ()  # the values of a choice; empty: any
+    traced: bool = False  # a sweep varies it without recompiling
+
+    @property
+    def interval(self) -> str:
+        """[0, 1], or (0, ∞); empty where every value goes."""
+        if self.low == -math.inf and self.high == math.inf:
+            return ""
+        left = "(-∞" if self.low == -math.inf else f"{'(' if self.above else '['}{self.low:.10g}"
+        right = "∞)" if self.high == math.inf else f"{self.high:.10g}]"
+        return f"{left}, {right}"
+
+    def holds(self, value: float) -> bool:
+        """Whether a number lies in the range and, if it is no whole number, is finite."""
+        at_least = value > self.low if self.above else value >= self.low  # False for NaN
+        return at_least and value <= self.high and (isinstance(value, int) or math.isfinite(value))
+
+
+def option(default: Any, help: str, **about: Any) -> Any:
+    """A field with an option: `epsilon: float = option(0.1, "share of random actions", low=0)`.
+
+    Args:
+      default: its value where nobody sets it.
+      help: what it does, in a phrase.
+      **about: the fields of About.
+    """
+    known = About(help, **about)
+    metadata = {METADATA: known._replace(names=tuple(known.names))}
+    if isinstance(default, (list, dict)):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+class Option(NamedTuple):
+    """One option of a dataclass."""
+
+    name: str
+    kind: object  # its type, as it is annotated
+    default: Any
+    about: About
+
+
+@functools.cache
+def options_of(kind: type) -> tuple[Option, ...]:
+    """The options of a dataclass (or flax module), in order; its other fields are left out."""
+    return tuple(
+        Option(f.name, _kind(kind, f.name), _default(f), f.metadata[METADATA])
+        for f in dataclasses.fields(kind)
+        if METADATA in f.metadata
+    )
+
+
+def _kind(owner: type, name: str) -> object:
+    """The type that a field is annotated with, in the class of `owner`'s that declares it."""
+    for base in owner.__mro__:
+        if (kind := vars(base).get("__annotations__", {}).get(name)) is not None:
+            # typing.get_type_hints would resolve flax's own fields as well, and cannot.
+            return eval(kind, vars(sys.modules[base.__module__])) if isinstance(kind, str) else kind
+    return object
+
+
+def _default(f: dataclasses.Field) -> Any:
+    if f.default_factory is not dataclasses.MISSING:
+        return f.default_factory()
+    return f.default
+
+
+def check(options: object, prefix: str = "") -> None:
+    """Hold the values of a dataclass of options against their types, ranges and names.
+
+    Args:
+      options: the dataclass.
+      prefix: of the keys that users set, such as "env.".
+
+    Raises:
+      UserError: the first one that does not fit.
+    """
+    for each in options_of(type(options)):
+        check_value(each, getattr(options, each.name), prefix)
+
+
+def check_value(option: Option, value: object, prefix: str = "") -> None:
+    """Raise a UserError unless `value` is of the option's type, in its range, one of its names."""
+    key, about = f"{prefix}{option.name}", option.about
+    if about.names and value is not None:  # before the type: the names say more than "a text"
+        check_name(value, about.names, key)
+    if not _is_of(value, option.kind):
+        example = _example(option)
+        raise UserError(
+            f"{key}={value!r} must be {_described(option.kind)}"
+            f"{f' in {about.interval}' if about.interval else ''}"
+            f"{'' if example is None else f', such as {example}'}"
+        )
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and not about.holds(value):
+        raise UserError(
+            f"{key}={value} is out of range; expected a value in {about.interval}, such as "
+            f"{_example(option)}"
+        )
+
+
+def _example(option: Option) -> object:
+    """A value that fits; None for a text of which no value is known."""
+    if option.default not in (None, dataclasses.MISSING):
+        return option.default
+    about = option.about
+    if about.names:
+        return about.names[0]
+    takes_numbers = {int, float} & set(_alternatives(option.kind))
+    return max(about.low, 1) if takes_numbers else None
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+
+
+def _alternatives(kind: object) -> tuple[object, ...]:
+    return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+
+
+def _is_of(value: object, kind: object) -> bool:
+    """Whether a value is of a type; any is, of types that are not plain ones."""
+    kinds = _alternatives(kind)
+    if not all(k in _WORDS or k is type(None) for k in kinds):
+        return True
+    if isinstance(value, bool):
+        return bool in kinds
+    return any(
+        isinstance(value, (int, float) if k is float else typing.cast(type, k)) for k in kinds
+    )
+
+
+def _described(kind: object) -> str:
+    return " or ".join(_WORDS[typing.cast(type, k)] for k in _alternatives(kind) if k in _WORDS)
+
+
+def make(kind: type, values: dict[str, Any], prefix: str, whose: str) -> Any:
+    """A dataclass of options from a user's values; it checks itself.
+
+    Args:
+      kind: the dataclass; its `__post_init__` calls `check`.
+      values: by name.
+      prefix: of the keys that users set.
+      whose: what takes the options, for the message.
+
+    Raises:
+      UserError: a name that is no option, or what the checks raise.
+    """
+    check_keys(values, (o.name for o in options_of(kind)), prefix, whose)
+    missing = [o.name for o in options_of(kind) if o.default is dataclasses.MISSING]
+    if lacking := [name for name in missing if name not in values]:
+        raise UserError(f"{whose} needs {prefix}{lacking[0]}=")
+    return kind(**values)
+
+
+def check_keys(given: Iterable[str], known: Iterable[str], prefix: str, whose: str) -> None:
+    """Raise a UserError for the first of `given` that is not in `known`."""
+    known = list(known)
+    for key in given:
+        if key not in known:
+            raise UserError(f"{prefix}{key} is no option of {whose}{closest(key, known)}")
+
+
+def traced_names(kind: type) -> tuple[str, ...]:
+    """The options of a dataclass that a sweep varies without recompiling."""
+    return tuple(o.name for o in options_of(kind) if o.about.traced)
+
+
+def described(kind: type) -> Iterator[tuple[str, str, str, str]]:
+    """`(name, default, unit and range, help)` of each option, as texts for people."""
+    for o in options_of(kind):
+        about = o.about
+        values = ", ".join(about.names) or ("true, false" if o.kind is bool else about.interval)
+        span = " in ".join(filter(None, [about.unit, values]))
+        yield o.name, text_of(o.default), span + ", traced" * about.traced, about.help
+
+
+def text_of(value: object) -> str:
+    """A default as a user would write it: `null`, `true`, `0.001`."""
+    if value is dataclasses.MISSING:
+        return "required"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:.10g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,86 @@
+"""The loss of a sampled batch: equal samples merged, the rest vmapped, averaged over valid slots."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxvff.core.segments import without_padding
+from jaxvff.core.types import Array, EnvParams, Metrics, Params, Traced, Tree
+from jaxvff.learning.learner import Parts
+from jaxvff.learning.replay import Sample
+from jaxvff.losses.contract import Evaluated, LossInput, LossOutput
+
+
+class Stored(NamedTuple):
+    """A segment in replay."""
+
+    packed: Tree  # by the environment's codec
+    row: Tree  # of the method's SegmentMemory
+
+
+class BatchInput(NamedTuple):
+    """What the loss of a batch depends on."""
+
+    params: Params  # online
+    target_params: Params
+    sample: Sample  # of Stored segments, B
+    extra: Array | None  # [B, T], added to the rewards of the segments; None: nothing
+    memory: Tree  # of the method's SegmentMemory
+    key: Array  # PRNG key
+    env_params: EnvParams
+    traced: Traced
+
+
+class BatchOutput(NamedTuple):
+    """What a batch came to, beside its loss."""
+
+    metrics: Metrics  # [] each, means over the valid slots
+    error: Array  # mean |TD error| of each segment, for priorities
+    evaluated: Evaluated  # for the method's SegmentMemory
+
+
+def batch_loss(parts: Parts, x: BatchInput) -> tuple[Array, BatchOutput]:
+    """The loss of a batch, averaged over its valid slots.
+
+    Args:
+      parts: networks, the loss of a segment, codec, and what the method remembers of segments.
+      x: parameters and the batch.
+
+    Returns:
+      The loss `[]`, and what else came out.
+    """
+    # Equal samples of a small game are merged: `count[M]` says how many each of them stands for.
+    stored, weight, _ = x.sample
+    packed, n_sampled = stored.packed, len(jax.tree.leaves(stored)[0])
+    count, example = weight, jnp.arange(n_sampled)
+    if weight is None:
+        count = jnp.ones(n_sampled)
+        if parts.codec.merge is not None and x.extra is None:
+            packed, count, example = parts.codec.merge(packed, x.env_params)
+
+    # The loss of each of them.
+    def segment_loss(inputs: tuple[Tree, Array | None], recalled: Tree) -> tuple[Array, LossOutput]:
+        packed, extra = inputs
+        segment = without_padding(parts.codec.unpack(packed, x.env_params))
+        if extra is not None:
+            segment = segment._replace(reward=segment.reward + extra)
+        given = LossInput(parts.model, x.params, x.target_params, segment, x.traced, recalled)
+        return segment.mask, parts.loss(given)
+
+    rows = jax.tree.map(lambda row: row[example], stored.row)
+    recalled = parts.memory.recall(x.memory, rows, x.key)
+    mask, out = parts.memory.over_batch(segment_loss, (packed, x.extra), recalled)
+
+    # Weights lower what a segment adds; they do not shrink what it is divided by (PER, §3.4).
+    n_valid = jnp.maximum(jnp.sum((count if weight is None else 1) * mask.T), 1)
+
+    def mean(values: Array) -> Array:
+        return jnp.sum(count[:, None] * values) / n_valid
+
+    error = jnp.sum(out.metrics["td_error_abs"], axis=1) / jnp.maximum(jnp.sum(mask, axis=1), 1)
+    evaluated = Evaluated(out.found, stored.row, example, count, mean)
+    metrics = jax.tree.map(mean, out.metrics)
+    return mean(out.per_slot), BatchOutput(metrics, error, evaluated)

@@ -1,0 +1,87 @@
+"""What a learner is: pure functions of a state that nobody else looks into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxvff.core.types import Array, Codec, EnvParams, Metrics, Params, Segment, Traced, Tree
+from jaxvff.losses.contract import Loss, Model, SegmentMemory
+from jaxvff.losses.terms import UtilityValues, joint_steps
+
+
+class Parts(NamedTuple):
+    """What learners are made of, beside their options (jaxvff/learning/options.py)."""
+
+    model: Model
+    loss: Loss
+    memory: SegmentMemory
+    codec: Codec
+    n_envs: int  # N, segments that an iteration collects
+    n_slots: int  # T, of a segment
+
+
+class LearnInput(NamedTuple):
+    """What one lane hands to its learner in one iteration."""
+
+    segments: Segment  # every field with a leading [N]
+    env_params: EnvParams
+    traced: Traced
+    # [] int, the iterations before this one. The same for all lanes: it decides branches, and a
+    # branch that is batched over lanes computes both of its sides.
+    iteration: Array
+    env_steps: Array  # [] int, transitions collected so far, these included
+    running: Array  # [] bool; False: this lane has stopped, and keeps its parameters
+    keys: Array  # [Learner.n_keys] PRNG keys
+
+
+class LearnOutput(NamedTuple):
+    """What a learner makes of it."""
+
+    state: Tree
+    metrics: Metrics  # means over the updates, zeros before learning starts; "learned" is 1 or 0
+    running: Array  # [] bool; False: it was before, or a loss or gradient was not finite
+
+
+class Size(NamedTuple):
+    """What a part of a learner's state takes."""
+
+    name: str
+    n_bytes: int
+    note: str  # how it comes about
+    key: str  # the option that makes it smaller
+
+
+class Learner(NamedTuple):
+    """The learner of one lane; lanes are vmapped from outside."""
+
+    model: Model
+    init: Callable[[Array, Traced], Tree]  # (key, traced options) -> state
+    acting: Callable[[Tree], Params]  # state -> the parameters to act with: {"utility", "mixer"}
+    learn: Callable[[Tree, LearnInput], LearnOutput]
+    sizes: Callable[[Tree], list[Size]]  # of a state or of its shapes; the largest part first
+    n_keys: int  # PRNG keys that an iteration takes
+    first_iteration: int  # the first one in which parameters change
+
+
+def init_params(model: Model, key: Array) -> Params:
+    """Fresh parameters: those of every set of utilities by name, and "mixer"."""
+    utility_key, mixer_key, other_key = jax.random.split(key, 3)
+    spec = model.utility.spec
+    a, u = spec.n_agents, spec.n_actions
+    step = joint_steps(
+        UtilityValues(jnp.zeros((a, u)), model.utility.initial_carry()),
+        jnp.zeros(a, int),
+        jnp.ones((a, u), bool),
+        jnp.zeros(spec.state_size),
+    )
+    acting, *others = model.utility_sets
+    params = {
+        acting: model.utility.init(utility_key),
+        "mixer": model.mixer.init(mixer_key, step),
+    }
+    keys = [other_key, *jax.random.split(other_key, max(len(others) - 1, 0))]
+    return params | {name: model.utility.init(k) for name, k in zip(others, keys, strict=False)}

@@ -1,0 +1,102 @@
+"""Options of learners and of what they are made of; light to import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxvff.core.options import option
+from jaxvff.core.registry import Registry
+
+# (Parts, Config) -> Learner
+LEARNERS: Registry = Registry({"replay": "jaxvff.learning.replay_learner:make"})
+# ReplayOptions -> Replay
+REPLAYS: Registry = Registry(
+    {
+        "uniform": "jaxvff.learning.replay:uniform",
+        "prioritised": "jaxvff.learning.replay:prioritised",
+    }
+)
+# BonusOptions -> Bonus
+BONUSES: Registry = Registry(
+    {"none": "jaxvff.learning.bonus:none", "rnd": "jaxvff.learning.bonus:rnd"}
+)
+# () -> an optax transform without its learning rate
+OPTIMIZERS: Registry = Registry(
+    {
+        "adam": "jaxvff.learning.optimizers:adam",
+        "rmsprop": "jaxvff.learning.optimizers:rmsprop",
+        "radam": "jaxvff.learning.optimizers:radam",
+        "sgd": "jaxvff.learning.optimizers:sgd",
+    }
+)
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """Gradient steps."""
+
+    optimizer: str = option("adam", "gradient transform of optax", names=OPTIMIZERS)
+    lr: float = option(1e-3, "learning rate", low=0, traced=True)
+    lr_final: float = option(
+        1.0, "share of lr that is left after lr_steps; linear", low=0, high=1, traced=True
+    )
+    lr_steps: int = option(
+        1_000_000, "length of that schedule", unit="env steps", low=1, traced=True
+    )
+    grad_clip: float = option(10.0, "largest global norm of the gradient", low=0, above=True)
+
+
+@dataclass(frozen=True)
+class ReplayOptions:
+    """The memory that segments are sampled from."""
+
+    replay: str = option(
+        "uniform",
+        "how segments are drawn; prioritised: with probability ~ |TD error|^a, weighted by "
+        "(N P)^-b",
+        names=REPLAYS,
+    )
+    buffer_size: int = option(5000, "replay of each seed", unit="segments", low=1)
+    batch_size: int = option(128, "sampled per update, with replacement", unit="segments", low=1)
+    priority_exponent: float = option(0.6, "a, of replay=prioritised", low=0, high=1)
+    importance_exponent: float = option(0.4, "b, of replay=prioritised", low=0, high=1)
+
+
+@dataclass(frozen=True)
+class LearnerOptions:
+    """The off-policy learner, which samples from a replay."""
+
+    learner: str = option("replay", "how parameters are learned from segments", names=LEARNERS)
+    learn_start: int = option(128, "in replay before the first update", unit="segments", low=1)
+    updates: int = option(1, "gradient steps after each collection", low=1)
+    target_interval: int = option(200, "between target syncs", unit="updates", low=1)
+    target_tau: float = option(
+        1.0,
+        "share that a sync takes over; 1 copies; soft sync: target_interval=1 target_tau=0.005",
+        low=0,
+        high=1,
+        above=True,
+        traced=True,
+    )
+
+
+@dataclass(frozen=True)
+class BonusOptions:
+    """An exploration bonus."""
+
+    bonus: str = option(
+        "none", "exploration bonus, added to the rewards of sampled segments", names=BONUSES
+    )
+    bonus_beta: float = option(
+        0.1,
+        "its factor; the bonus is in standard deviations of the prediction error",
+        low=0,
+        traced=True,
+    )
+    rnd_dim: int = option(64, "width of RND's networks", low=1)
+    rnd_lr: float = option(1e-4, "learning rate of RND's predictor", low=0, traced=True)
+
+
+@dataclass(frozen=True)
+class LearningOptions(LearnerOptions, OptimizerOptions, ReplayOptions, BonusOptions):
+    """Everything that a learner may ask for."""

@@ -1,0 +1,1 @@
+"""Losses of one segment, and the targets that they learn."""

@@ -1,0 +1,38 @@
+"""The squared TD errors of agents that learn on their own: IQL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from jaxvff.losses import terms
+from jaxvff.losses.contract import LossInput, LossOutput
+
+
+@dataclass(frozen=True)
+class IndependentTd:
+    """L_t = ½ mean_i (Q_i(o_t, a_t) - y_i)²: every agent learns from the team's reward."""
+
+    def __call__(self, x: LossInput) -> LossOutput:
+        """The loss of one segment."""
+        model, segment = x.model, x.segment
+        online = terms.utilities(model, x.params["utility"], segment)
+        target = terms.utilities(model, x.target_params["utility"], segment)
+        q = terms.mix(  # [T, A]
+            model, x.params["mixer"], online, action=segment.action, segment=segment
+        )
+        best = model.bootstrap(online.q, target.q, segment)
+        value = terms.mix(model, x.target_params["mixer"], target, action=best, segment=segment)
+        y = jax.vmap(lambda v: terms.returns(x, v), 1, 1)(value)
+        error = jnp.where(segment.mask[:, None], q - y, 0.0)
+        return LossOutput(
+            0.5 * jnp.mean(error**2, axis=-1),
+            terms.metrics(
+                segment,
+                jnp.mean(jnp.abs(error), axis=-1),
+                jnp.mean(q, axis=-1),
+                jnp.mean(y, axis=-1),
+            ),
+        )

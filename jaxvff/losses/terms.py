@@ -1,0 +1,111 @@
+"""What losses are made of: utilities of a segment, joint values, targets, masks, metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+
+from jaxvff.core.actions import masked
+from jaxvff.core.types import Array, JointStep, Metrics, Params, Segment, Tree
+from jaxvff.losses.contract import LossInput, Model
+from jaxvff.losses.targets import Bootstrap
+
+
+class UtilityValues(NamedTuple):
+    """What the utility networks make of all slots of a segment."""
+
+    q: Array  # [T, A, U]
+    features: Array  # [T, A, H]
+
+
+def utilities(model: Model, params: Params, segment: Segment) -> UtilityValues:
+    """Unroll one set of utility networks over a segment."""
+    return UtilityValues(*model.utility.unroll(params, segment))
+
+
+def joint_steps(values: UtilityValues, action: Array, avail: Array, state: Array) -> JointStep:
+    """What a mixer sees of joint actions.
+
+    Args:
+      values: utilities and features, leaves `[T, ...]`; or of one step, without the [T].
+      action: `[T, A]` int.
+      avail: `[T, A, U]` bool.
+      state: `[T, S]`.
+
+    Returns:
+      A JointStep whose fields have a leading [T].
+    """
+    return JointStep(
+        q_taken=jnp.take_along_axis(values.q, action[..., None], axis=-1)[..., 0],
+        q_max=jnp.max(masked(values.q, avail), axis=-1),
+        action=jax.nn.one_hot(action, values.q.shape[-1], dtype=values.q.dtype),
+        features=values.features,
+        state=state,
+    )
+
+
+def apply_mixer(model: Model, params: Params, *args: Tree, head: Callable | None = None) -> Tree:
+    """The mixer of one step, or another method of its (an unbound one) as `head`."""
+    return model.mixer.apply(params, *args, method=head)
+
+
+def mix(
+    model: Model,
+    params: Params,
+    values: UtilityValues,
+    *,
+    action: Array,
+    segment: Segment,
+    head: Callable | None = None,
+) -> Array:
+    """Joint values of all slots of a segment.
+
+    Args:
+      model: networks.
+      params: of the mixer.
+      values: utilities of the segment.
+      action: `[T, A]` int, joint actions in place of the segment's.
+      segment: for its states and available actions.
+      head: a method of the mixer to use in place of its `__call__`.
+
+    Returns:
+      `[T]`; `[T, A]` of a mixer that keeps agents apart.
+    """
+    steps = joint_steps(values, action, segment.avail, segment.state)
+    return jax.vmap(lambda step: cast(Array, apply_mixer(model, params, step, head=head)))(steps)
+
+
+def returns(x: LossInput, value: Array) -> Array:
+    """Targets `[T]` that bootstrap on `value[T]`; no gradient flows through them."""
+    segment, traced = x.segment, x.traced
+    discount = traced.gamma * (1.0 - segment.terminated)
+    bootstrap = Bootstrap(segment.reward, discount, value, segment.mask)
+    targets = x.model.returns(bootstrap, traced.td_lambda, x.model.n_step)
+    return jax.lax.stop_gradient(targets)
+
+
+def valid(segment: Segment, x: Array) -> Array:
+    """`x[T]`, and 0 where the mask is False."""
+    return jnp.where(segment.mask, x, 0.0)
+
+
+def metrics(segment: Segment, error: Array, q_tot: Array, target: Array) -> Metrics:
+    """What every loss reports of its slots.
+
+    Args:
+      segment: for its mask.
+      error: TD errors `[T]`, 0 where the mask is False.
+      q_tot: joint values `[T]` of the actions taken.
+      target: `[T]`, what they learn.
+
+    Returns:
+      `[T]` each: td_error_abs, q_tot and target, in reward units.
+    """
+    return {
+        "td_error_abs": jnp.abs(error),
+        "q_tot": valid(segment, q_tot),
+        "target": valid(segment, target),
+    }

@@ -1,0 +1,59 @@
+"""Weighted QMIX's loss: a central value judges which errors of Q_tot count in full."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+
+from jaxvff.core.actions import greedy
+from jaxvff.core.options import option
+from jaxvff.core.types import Array, Params
+from jaxvff.losses import terms
+from jaxvff.losses.contract import LossInput, LossOutput
+from jaxvff.losses.terms import UtilityValues
+from jaxvff.mixers.wqmix import Wqmix
+
+
+@dataclass(frozen=True, kw_only=True)
+class WqmixLoss:
+    """The central Q̂* learns by TD, Q_tot learns the same targets with weights.
+
+      L = w (Q_tot - y)² + ½ (Q̂* - y)²
+
+    w is 1 where Q_tot is below the target (OW-QMIX, `optimistic`), or where the action is greedy
+    or its target beats Q̂* of the greedy action (CW-QMIX); elsewhere it is alpha.
+
+    Source: Rashid et al. (2020), eq. 7 and 8; the half as in PyMARL2.
+    """
+
+    optimistic: bool
+    alpha: float = option(0.1, "weight of the errors that count less", low=0, above=True)
+
+    def __call__(self, x: LossInput) -> LossOutput:
+        """The loss of one segment."""
+        model, segment = x.model, x.segment
+        online = terms.utilities(model, x.params["utility"], segment)
+        target = terms.utilities(model, x.target_params["utility"], segment)
+        central = terms.utilities(model, x.params["central"], segment)
+        central_target = terms.utilities(model, x.target_params["central"], segment)
+
+        def central_value(values: UtilityValues, action: Array, params: Params) -> Array:
+            return terms.mix(
+                model, params["mixer"], values, action=action, segment=segment, head=Wqmix.central
+            )
+
+        next_best = model.bootstrap(online.q, target.q, segment)
+        y = terms.returns(x, central_value(central_target, next_best, x.target_params))
+        q_tot = terms.mix(model, x.params["mixer"], online, action=segment.action, segment=segment)
+        error = terms.valid(segment, q_tot - y)
+        central_error = terms.valid(segment, central_value(central, segment.action, x.params) - y)
+        if self.optimistic:
+            full = error < 0
+        else:
+            best = greedy(online.q, segment.avail)
+            is_best = jnp.all(segment.action == best, axis=-1)
+            full = is_best | (y > central_value(central_target, best, x.target_params))
+        weight = jnp.where(full, 1.0, self.alpha)
+        total = weight * error**2 + 0.5 * central_error**2
+        return LossOutput(total, terms.metrics(segment, error, q_tot, y))

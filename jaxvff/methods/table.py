@@ -1,0 +1,59 @@
+"""The methods by name. A new mixer is one file in jaxvff/mixers and one row here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+
+class Method(NamedTuple):
+    """A mixer with its loss, and what else a method needs.
+
+    Every part is a reference `package.module:name` (jaxvff.core.registry), so that this table
+    imports nothing. The fields of the mixer and of the loss that are options (jaxvff.core.options)
+    are set by a user with `method.<option>=`.
+    """
+
+    mixer: str  # a flax module from a JointStep to Q_tot; takes `spec`, maybe `hidden_dim`
+    loss: str = "jaxvff.losses.td:Td"  # a dataclass that is called with a LossInput
+    fixed: Mapping[str, object] = MappingProxyType({})  # fields that make the method what it is
+    other_utilities: tuple[str, ...] = ()  # further sets of utility parameters, which do not act
+    head: str = "jaxvff.networks.heads:attached"  # of the utility networks
+    # SearchOptions -> what the method remembers of every segment in replay
+    memory: str = "jaxvff.losses.contract:no_memory"
+    # (Model, loss, params, share of the steps) -> a Revise: what the team does instead of what its
+    # agents picked, for a method whose joint value can be searched; None: it cannot
+    act_on_search: str | None = None
+
+
+_JOINT = "jaxvff.mixers.joint"
+_ORDERED = "jaxvff.losses.ordered"
+_ELITES, _SEARCH = f"{_ORDERED}.elites:memory", f"{_ORDERED}.behaviour:act_on_search"
+_QMIX, _WQMIX = "jaxvff.mixers.qmix:Qmix", "jaxvff.mixers.wqmix:Wqmix"
+_WQMIX_LOSS = "jaxvff.losses.wqmix:WqmixLoss"
+
+METHODS: dict[str, Method] = {
+    "iql": Method("jaxvff.mixers.iql:Iql", "jaxvff.losses.independent:IndependentTd"),
+    "vdn": Method("jaxvff.mixers.vdn:Vdn"),
+    "qmix": Method(_QMIX, fixed={"monotonic": True}),
+    "nmqmix": Method(_QMIX, fixed={"monotonic": False}),
+    "qatten": Method("jaxvff.mixers.qatten:Qatten"),
+    "qplex": Method("jaxvff.mixers.qplex:Qplex"),
+    "qtran": Method("jaxvff.mixers.qtran:Qtran", "jaxvff.losses.qtran:QtranLoss"),
+    "cw_qmix": Method(_WQMIX, _WQMIX_LOSS, {"optimistic": False}, ("central",)),
+    "ow_qmix": Method(_WQMIX, _WQMIX_LOSS, {"optimistic": True}, ("central",)),
+    "ordered_nmqmix": Method(
+        f"{_JOINT}:QmixWithJoint",
+        f"{_ORDERED}.losses:OrderedNmqmix",
+        memory=_ELITES,
+        act_on_search=_SEARCH,
+    ),
+    "ordered_joint": Method(
+        f"{_JOINT}:Joint",
+        f"{_ORDERED}.losses:OrderedJoint",
+        head="jaxvff.networks.heads:detached",
+        memory=_ELITES,
+        act_on_search=_SEARCH,
+    ),
+}

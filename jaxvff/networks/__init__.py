@@ -1,0 +1,1 @@
+"""Utility networks and the layers that they and the mixers are made of."""

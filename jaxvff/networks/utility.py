@@ -1,0 +1,126 @@
+"""Utility networks: from an agent's observations to the values of its own actions."""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxvff.core.scan import scan
+from jaxvff.core.types import Array, EnvSpec, Params, Segment
+from jaxvff.networks.dense import dense, uniform
+from jaxvff.networks.heads import Head, attached
+
+
+class Mlp(nn.Module):
+    """Two layers of size `hidden_dim`, then a head; it remembers nothing."""
+
+    recurrent: ClassVar[bool] = False
+    n_actions: int
+    hidden_dim: int = 64
+    head: Head = attached
+
+    @nn.compact
+    def __call__(self, carry: Array, x: Array) -> tuple[Array, Array, Array]:
+        """`carry[..., H]`, `x[..., I]` -> `(carry, q[..., U], features[..., H])`."""
+        features = nn.relu(dense(self.hidden_dim, x.shape[-1])(x))
+        features = nn.relu(dense(self.hidden_dim, self.hidden_dim)(features))
+        return carry, self.head(x, features, self.n_actions), features
+
+
+class Gru(nn.Module):
+    """A layer, a GRU cell, then a head (PyMARL's agent)."""
+
+    recurrent: ClassVar[bool] = True
+    n_actions: int
+    hidden_dim: int = 64
+    head: Head = attached
+
+    @nn.compact
+    def __call__(self, carry: Array, x: Array) -> tuple[Array, Array, Array]:
+        """`carry[..., H]`, `x[..., I]` -> `(carry, q[..., U], features[..., H])`."""
+        init = uniform(self.hidden_dim**-0.5)
+        seen = nn.relu(dense(self.hidden_dim, x.shape[-1])(x))
+        cell = nn.GRUCell(
+            self.hidden_dim, kernel_init=init, recurrent_kernel_init=init, bias_init=init
+        )
+        carry, _ = cell(carry, seen)
+        return carry, self.head(x, carry, self.n_actions), carry
+
+
+class Utility(NamedTuple):
+    """The utility networks of all agents, as pure functions of a parameter tree."""
+
+    net: Mlp | Gru
+    spec: EnvSpec
+    shared: bool  # one set of parameters for all agents
+    agent_id: bool  # a one-hot agent id among the inputs
+    last_action: bool  # the agent's previous action, one-hot, among the inputs
+
+    def init(self, key: Array) -> Params:
+        """Parameters; with `shared=False` every leaf has a leading axis [A]."""
+        spec = self.spec
+        nothing = jnp.zeros((spec.n_agents, spec.obs_size))
+        x = self.inputs(nothing, jnp.zeros(spec.n_agents, int), jnp.array(True))
+        carry = self.initial_carry()
+        if self.shared:
+            return self.net.init(key, carry, x)
+        return jax.vmap(self.net.init)(jax.random.split(key, spec.n_agents), carry, x)
+
+    def initial_carry(self) -> Array:
+        """The memory at the start of an episode: zeros `[A, H]`."""
+        return jnp.zeros((self.spec.n_agents, self.net.hidden_dim))
+
+    def step(self, params: Params, carry: Array, x: Array) -> tuple[Array, Array, Array]:
+        """One step: `carry[A, H]`, `x[A, I]` -> `(carry, q[A, U], features[A, H])`."""
+        if self.shared:
+            return self.net.apply(params, carry, x)  # type: ignore[return-value]
+        return jax.vmap(self.net.apply)(params, carry, x)  # type: ignore[return-value]
+
+    def inputs(self, obs: Array, last_action: Array, is_first: Array) -> Array:
+        """What the networks see.
+
+        Args:
+          obs: `[A, O]`.
+          last_action: `[A]` int.
+          is_first: `[]` bool, the first step of an episode, whose last action counts as zeros.
+
+        Returns:
+          Inputs `[A, I]`.
+        """
+        parts = [obs]
+        if self.last_action:
+            parts.append(jax.nn.one_hot(last_action, self.spec.n_actions) * ~is_first)
+        if self.agent_id:
+            parts.append(jnp.eye(self.spec.n_agents, dtype=obs.dtype))
+        return jnp.concatenate(parts, axis=-1)
+
+    def unroll(self, params: Params, segment: Segment) -> tuple[Array, Array]:
+        """All slots of a segment; the memory restarts at every `is_first`.
+
+        Args:
+          params: from `init`.
+          segment: T slots.
+
+        Returns:
+          `(q[T, A, U], features[T, A, H])`.
+        """
+        previous = jnp.roll(segment.action, 1, axis=0)  # slot 0 is_first: its value is not used
+        xs = jax.vmap(self.inputs)(segment.obs, previous, segment.is_first)
+        initial = self.initial_carry()
+        if not self.net.recurrent:  # slots are computed side by side
+            _, q, features = jax.vmap(self.step, (None, None, 0))(params, initial, xs)
+            return q, features
+
+        # Backwards, a slot is computed again rather than read back: ten arrays [T, A, H] of memory
+        # less per segment, and no slower on a CPU (docs/design.md).
+        @jax.checkpoint
+        def slot(carry: Array, x: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+            inputs, is_first = x
+            carry = jnp.where(is_first, initial, carry)
+            carry, q, features = self.step(params, carry, inputs)
+            return carry, (q, features)
+
+        return scan(slot, initial, (xs, segment.is_first))[1]

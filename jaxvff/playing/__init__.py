@@ -1,0 +1,1 @@
+"""Playing episodes, on the device and on the host."""

@@ -1,0 +1,67 @@
+"""How actions are picked while experience is collected: ε-greedy or softmax.
+
+Only available actions are picked. The table is EXPLORERS in playing/options.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from jaxvff.core.actions import greedy, masked
+from jaxvff.core.schedules import linear_schedule
+from jaxvff.core.types import Array, Traced
+
+# (key, q [A, U], avail [A, U], traced options, env steps []) -> actions [A]
+Explorer = Callable[[Array, Array, Array, Traced, Array], Array]
+
+
+def epsilon_greedy(key: Array, q: Array, avail: Array, epsilon: Array) -> Array:
+    """ε-greedy over the available actions, independently for each agent.
+
+    Args:
+      key: PRNG key.
+      q: utilities `[A, U]`.
+      avail: `[A, U]` bool.
+      epsilon: `[]` in [0, 1], the probability of a uniformly random available action.
+
+    Returns:
+      Actions `[A]` int.
+    """
+    import distrax  # here, not above: TensorFlow Probability takes a second to import
+
+    best = jnp.arange(q.shape[-1]) == greedy(q, avail)[..., None]
+    random = avail / jnp.sum(avail, axis=-1, keepdims=True)
+    probs = (1 - epsilon) * best + epsilon * random
+    return distrax.Categorical(probs=probs).sample(seed=key)
+
+
+def softmax(key: Array, q: Array, avail: Array, temperature: Array) -> Array:
+    """Actions drawn with probability ~ exp(q / temperature) (eq. 12 of the paper).
+
+    Args:
+      key: PRNG key.
+      q: utilities `[A, U]`.
+      avail: `[A, U]` bool.
+      temperature: `[]` > 0, in units of the utilities.
+
+    Returns:
+      Actions `[A]` int, available ones.
+    """
+    import distrax
+
+    return distrax.Categorical(logits=masked(q / temperature, avail)).sample(seed=key)
+
+
+def epsilon_greedy_explorer(
+    key: Array, q: Array, avail: Array, traced: Traced, step: Array
+) -> Array:
+    """`epsilon_greedy` with a linear schedule of ε, as an Explorer."""
+    epsilon = linear_schedule(traced.epsilon_start, traced.epsilon_end, step, traced.epsilon_steps)
+    return epsilon_greedy(key, q, avail, epsilon)
+
+
+def softmax_explorer(key: Array, q: Array, avail: Array, traced: Traced, step: Array) -> Array:
+    """`softmax` with a fixed temperature, as an Explorer."""
+    return softmax(key, q, avail, traced.temperature)

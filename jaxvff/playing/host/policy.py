@@ -1,0 +1,187 @@
+"""The policy on the host: one compiled call chooses actions for the games of all lanes."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvff.core import actions
+from jaxvff.core.types import Array, Params, Traced, Tree
+from jaxvff.envs.host.shared import Arrays
+from jaxvff.networks.utility import Utility
+from jaxvff.playing import rollout
+from jaxvff.playing.explore import Explorer
+from jaxvff.playing.rollout import Act, Memory
+
+
+class Seen(NamedTuple):
+    """What the games show; leaves `[K, N, ...]`, zeros for games that do not wait."""
+
+    obs: Array  # [K, N, A, O]
+    avail: Array  # [K, N, A, U] bool
+    is_first: Array  # [K, N] bool, the newest slot is the first of an episode
+    waiting: Array  # [K, N] bool, the game waits for actions
+
+
+class LaneInput(NamedTuple):
+    """What decides the actions of one lane, beside a key; leaves `[K, ...]` outside of a vmap."""
+
+    params: Params  # of the utility networks
+    memory: Memory  # [N, ...]
+    seen: Seen
+    traced: Traced
+    env_steps: Array  # [] int
+
+
+class BatchedPolicy:
+    """Chooses actions in K lanes of N games each, and keeps what the agents remember.
+
+    It runs on a CPU even where there is an accelerator: one step is little work, and would wait
+    there for the learner.
+    """
+
+    def __init__(
+        self, utility: Utility, explorer: Explorer, traced: Traced, *, n_games: int, seed: int
+    ) -> None:
+        """Nothing is compiled before the first call of `act`.
+
+        Args:
+          utility: the utility networks.
+          explorer: how actions are picked from utilities.
+          traced: options of all lanes, leaves `[K]`.
+          n_games: N.
+          seed: of the explorer's random numbers.
+        """
+        n_lanes, n_agents = len(jax.tree.leaves(traced)[0]), utility.spec.n_agents
+        self._shape = shape = (n_lanes, n_games, n_agents)
+        self._device = jax.local_devices(backend="cpu")[-1]
+        self._traced = jax.device_put(traced, self._device)
+        blank = Memory(
+            carry=jnp.zeros((*shape, utility.net.hidden_dim)),
+            last_action=jnp.zeros(shape, jnp.int32),
+        )
+        self._memory = jax.device_put(blank, self._device)
+        self._act = jax.jit(partial(_act_in_lanes, utility, explorer, seed))
+        self._n_calls = 0
+
+    def copy_params(self, params: Params) -> Params:
+        """Copy utility parameters, leaves `[K, ...]`, for `act`.
+
+        The copy stays valid when the learner's next update donates the original.
+        """
+        return jax.device_put(params, self._device, may_alias=False)
+
+    def act(self, params: Params, env_steps: np.ndarray, staged: Arrays, games: np.ndarray) -> None:
+        """Write the next actions of some games into the pool's arrays.
+
+        The compiled program takes all K * N games, whichever wait, so that it is compiled once.
+
+        Args:
+          params: from `copy_params`, leaves `[K, ...]`.
+          env_steps: `[K]` int, of the lanes.
+          staged: of the pool; its K * N games stand lane by lane.
+          games: `[n]` int, those that wait for actions, from Pool.wait_for_half.
+        """
+        if not games.size:
+            return
+        steps: Tree = env_steps  # jit takes NumPy arrays, though its functions are typed for JAX's
+        lanes = LaneInput(params, self._memory, self._see(staged, games), self._traced, steps)
+        self._memory = self._act(lanes, self._n_calls)
+        self._n_calls += 1
+        action = np.asarray(self._memory.last_action).reshape(-1, self._shape[-1])
+        staged.action[games, staged.slot[games]] = action[games]
+
+    def _see(self, staged: Arrays, games: np.ndarray) -> Seen:
+        """The newest slots of some games, with a leading `[K, N]` instead of the pool's `[E]`."""
+
+        def by_lane(x: np.ndarray) -> Tree:
+            return x.reshape(self._shape[:2] + x.shape[1:])
+
+        waiting = np.zeros(len(staged.slot), bool)
+        waiting[games] = True
+        return Seen(
+            obs=by_lane(newest_slots(staged.obs, staged.slot, games)),
+            avail=by_lane(newest_slots(staged.avail, staged.slot, games)),
+            is_first=by_lane(staged.slot == 0),
+            waiting=by_lane(waiting),
+        )
+
+
+def newest_slots(field: np.ndarray, slot: np.ndarray, games: np.ndarray) -> np.ndarray:
+    """A staged field in the newest slot of some games.
+
+    Args:
+      field: `[E, L+1, ...]`, one of the staged arrays.
+      slot: `[E]` int, the newest slot of every game.
+      games: `[n]` int.
+
+    Returns:
+      `[E, ...]`, zeros for all other games.
+    """
+    newest = np.zeros((len(field), *field.shape[2:]), field.dtype)
+    newest[games] = field[games, slot[games]]
+    return newest
+
+
+def greedy_explorer(key: Array, q: Array, avail: Array, traced: Traced, env_steps: Array) -> Array:
+    """The available action with the largest utility, as an Explorer."""
+    return actions.greedy(q, avail)
+
+
+def _act_in_lanes(
+    utility: Utility, explorer: Explorer, seed: int, lanes: LaneInput, n_calls: Array
+) -> Memory:
+    """What the teams of all lanes remember after they have acted, leaves `[K, N, ...]`.
+
+    Args:
+      utility: the utility networks.
+      explorer: how actions are picked.
+      seed: of the random numbers.
+      lanes: leaves `[K, ...]`.
+      n_calls: `[]` int, calls before this one, so that each draws other random numbers.
+    """
+    key = jax.random.fold_in(jax.random.key(seed), n_calls)
+    keys = jax.random.split(key, len(lanes.env_steps))
+    return jax.vmap(partial(_act_in_lane, utility, explorer))(lanes, keys)
+
+
+def _act_in_lane(utility: Utility, explorer: Explorer, lane: LaneInput, key: Array) -> Memory:
+    """What the teams of one lane remember after they have acted, leaves `[N, ...]`."""
+
+    def act(key: Array, q: Array, avail: Array) -> Array:
+        return explorer(key, q, avail, lane.traced, lane.env_steps)
+
+    keys = jax.random.split(key, len(lane.seen.waiting))
+    return jax.vmap(partial(_act_in_game, utility, act, lane.params))(lane.memory, lane.seen, keys)
+
+
+def _act_in_game(
+    utility: Utility, act: Act, params: Params, memory: Memory, seen: Seen, key: Array
+) -> Memory:
+    """What a team remembers after it has acted; unchanged where its game does not wait.
+
+    Args:
+      utility: the utility networks.
+      act: how actions are picked.
+      params: of the utility networks.
+      memory: of the slot before, or of the last episode.
+      seen: the newest slot, without the axes K and N.
+      key: PRNG key.
+    """
+    before = jax.tree.map(lambda x: jnp.where(seen.is_first, jnp.zeros_like(x), x), memory)
+    after = rollout.decide(
+        utility,
+        act,
+        params,
+        before,
+        seen.obs,
+        # A game that does not wait shows zeros: no action. Its choice is discarded below.
+        seen.avail | ~seen.waiting,
+        seen.is_first,
+        key,
+    )
+    return jax.tree.map(lambda a, b: jnp.where(seen.waiting, a, b), after, memory)

@@ -1,0 +1,203 @@
+"""Playing on the device: segments of whole episodes back to back, and single episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxvff.core.scan import scan
+from jaxvff.core.types import (
+    Array,
+    Env,
+    EnvParams,
+    EnvState,
+    Episodes,
+    Outcome,
+    Params,
+    Revise,
+    Segment,
+    View,
+)
+from jaxvff.networks.utility import Utility
+
+Act = Callable[[Array, Array, Array], Array]  # (key, q[A, U], avail[A, U]) -> action[A]
+
+
+class Player(NamedTuple):
+    """Who plays where: what stays the same in a rollout."""
+
+    env: Env
+    utility: Utility
+    act: Act
+    params: Params  # of the utility networks
+    env_params: EnvParams
+    revise: Revise | None = None  # what the team does instead, knowing the state
+
+
+class Memory(NamedTuple):
+    """What a team remembers of its episode."""
+
+    carry: Array  # [A, H] of the utility networks
+    last_action: Array  # [A] int
+
+
+class Play(NamedTuple):
+    """A game in progress."""
+
+    env_state: EnvState
+    memory: Memory
+    ended: Array  # [] bool, env_state is the final state of an episode
+    return_: Array  # [] of the episode so far, env units
+    length: Array  # [] int, transitions of the episode so far
+    results: dict[str, Array]  # Outcome.results of the last step
+
+
+def begin(player: Player, key: Array) -> Play:
+    """The start of an episode."""
+    env_state = player.env.reset(key, player.env_params)
+    zero = jnp.zeros(player.env.spec.n_agents, jnp.int32)
+    shapes = jax.eval_shape(
+        lambda s: player.env.step(key, s, zero, player.env_params)[1], env_state
+    )
+    results = {name: jnp.zeros(x.shape, x.dtype) for name, x in shapes.results.items()}
+    memory = Memory(player.utility.initial_carry(), zero)
+    return Play(
+        env_state, memory, jnp.array(False), jnp.zeros(()), jnp.array(0, jnp.int32), results
+    )
+
+
+def decide(
+    utility: Utility,
+    act: Act,
+    params: Params,
+    memory: Memory,
+    obs: Array,
+    avail: Array,
+    is_first: Array,
+    key: Array,
+    revise: Callable[[Array, Array, Array, Array, Array], Array] | None = None,
+) -> Memory:
+    """What a team does after `obs[A, O]`, with `avail[A, U]`: the memory that holds the actions.
+
+    Args:
+      utility: the utility networks.
+      act: how actions are picked.
+      params: of the utility networks.
+      memory: of the slot before; at the start of an episode, zeros.
+      obs: observations.
+      avail: available actions.
+      is_first: `[]` bool, the start of an episode.
+      key: PRNG key.
+      revise: a Revise of this state.
+    """
+    inputs = utility.inputs(obs, memory.last_action, is_first)
+    carry, q, features = utility.step(params, memory.carry, inputs)
+    action = act(key, q, avail)
+    if revise is not None:
+        action = revise(jax.random.fold_in(key, 1), action, q, avail, features)
+    return Memory(carry, action.astype(jnp.int32))
+
+
+def advance(player: Player, play: Play, key: Array) -> tuple[Play, View, Array, Outcome]:
+    """Observe, act, and step: `(the play after that, what was seen, the action, the outcome)`."""
+    act_key, step_key = jax.random.split(key)
+    view = player.env.observe(play.env_state, player.env_params)
+    revise = player.revise and partial(player.revise, view.state)
+    memory = decide(
+        player.utility, player.act, player.params, play.memory, view.obs, view.avail,
+        play.length == 0, act_key, revise,
+    )  # fmt: skip
+    action = memory.last_action
+    env_state, outcome = player.env.step(step_key, play.env_state, action, player.env_params)
+    after = Play(
+        env_state=env_state,
+        memory=memory,
+        ended=outcome.terminated | outcome.truncated,
+        return_=play.return_ + outcome.reward,
+        length=play.length + 1,
+        results=outcome.results,
+    )
+    return after, view, action, outcome
+
+
+def on_device(player: Player, key: Array, n_slots: int) -> tuple[Segment, Episodes]:
+    """One segment from one environment, which starts at a reset.
+
+    The environment is stepped without auto-reset, so that the final observation of an episode
+    gets a slot of its own. An episode that the segment's end cuts counts as truncated there.
+
+    Args:
+      player: who plays where.
+      key: PRNG key.
+      n_slots: length T of the segment.
+
+    Returns:
+      The Segment, and the Episodes that it holds.
+    """
+    reset_key, scan_key = jax.random.split(key)
+
+    def slot(play: Play, x: tuple[Array, Array]) -> tuple[Play, tuple[Segment, Episodes]]:
+        key, is_last = x
+        step_key, reset_key = jax.random.split(key)
+        after, view, action, outcome = advance(player, play, step_key)
+        mask = ~play.ended & ~is_last
+        seen = Segment(
+            obs=view.obs,
+            state=view.state,
+            avail=view.avail,
+            action=action,
+            reward=jnp.where(mask, outcome.reward, 0.0),
+            terminated=outcome.terminated & mask,
+            is_first=play.length == 0,
+            mask=mask,
+        )
+        episodes = Episodes(play.ended, play.return_, play.length, play.results)
+        # After a final observation the step was for nothing: begin anew instead.
+        again = begin(player, reset_key)
+        following = jax.tree.map(lambda a, b: jnp.where(play.ended, a, b), again, after)
+        return following, (seen, episodes)
+
+    xs = (jax.random.split(scan_key, n_slots), jnp.arange(n_slots) == n_slots - 1)
+    return scan(slot, begin(player, reset_key), xs)[1]
+
+
+def episode(player: Player, key: Array) -> Play:
+    """The end of one whole episode."""
+    reset_key, key = jax.random.split(key)
+    start = (begin(player, reset_key), key)
+    return jax.lax.while_loop(lambda at: ~at[0].ended, lambda at: _go_on(player, at)[0], start)[0]
+
+
+def recorded(player: Player, key: Array) -> tuple[EnvState, Array, Play]:
+    """The episode that `episode` plays with the same key, and the way to its end.
+
+    Args:
+      player: who plays where.
+      key: PRNG key.
+
+    Returns:
+      Env states `[limit + 1, ...]`: after L steps comes the final one, again and again; the
+      actions `[limit + 1, A]`, of which the first L count; the Play at the end, whose length is L.
+    """
+
+    def slot(at: tuple[Play, Array], _: Array) -> tuple[tuple[Play, Array], tuple[EnvState, Array]]:
+        following, action = _go_on(player, at)
+        return following, (at[0].env_state, action)
+
+    reset_key, key = jax.random.split(key)
+    slots = jnp.arange(player.env.spec.episode_limit + 1)
+    (play, _), (states, actions) = scan(slot, (begin(player, reset_key), key), slots)
+    return states, actions, play
+
+
+def _go_on(player: Player, at: tuple[Play, Array]) -> tuple[tuple[Play, Array], Array]:
+    """A step of an episode and its action; after the end everything stays as it is."""
+    play, key = at
+    key, step_key = jax.random.split(key)
+    after, _, action, _ = advance(player, play, step_key)
+    # Episodes that are played side by side go on until the last one ends.
+    return (jax.tree.map(lambda a, b: jnp.where(play.ended, a, b), play, after), key), action

@@ -1,0 +1,183 @@
+"""Records: what is reported of one sweep value. Tables, plots and files are made from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxvff.core.files import plain
+from jaxvff.reports.statistics import Aggregate, Rate, interval, median_seed, wilson
+from jaxvff.runs.execute import Result
+from jaxvff.runs.folder import METRICS_FILE
+
+SUCCESSES = ("fit", "optimal", "both")  # of a seed on a matrix game, see core.types.TableScore
+# The options that name the task of an environment, whichever kind it is
+TASK_OPTIONS = ("game", "map", "name", "file", "scenario", "race", "entry")
+LONGEST_SETTING = 30  # characters of key=value in a title; longer ones are cut
+
+Line = dict[str, Any]  # of metrics.jsonl: one report of one sweep value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What is reported of every sweep value, whatever its environment."""
+
+    sweep: dict[str, Any]  # the swept keys with their values
+    method: str
+    env: dict[str, Any]  # Config.env
+    steps: int  # nominal env steps per seed
+    seed: list[int]
+    timing: dict[str, float]
+    stopped_at: np.ndarray  # [seeds] env steps; -1: the seed did not stop
+    test_return: np.ndarray  # [seeds] greedy return, env units
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; what is not finite is null."""
+        return plain(_as_dicts(vars(self)))
+
+    @property
+    def algorithm(self) -> str:
+        """The method as it was asked for: the same mixer may come with several settings."""
+        return str(self.sweep.get("method", self.method))
+
+    @property
+    def task(self) -> str:
+        """The game, map, scenario, file or import path of the environment."""
+        return task(self.env)
+
+    @property
+    def label(self) -> str:
+        """What the sweep varies besides method and environment; long values are cut."""
+        settings = (f"{k}={v}" for k, v in self.sweep.items() if k not in ("method", "env"))
+        return ", ".join(
+            text if len(text) < LONGEST_SETTING else f"{text[: LONGEST_SETTING - 2]}…"
+            for text in settings
+        )
+
+    @property
+    def title(self) -> str:
+        """The method, the environment, and the label."""
+        name = f"{self.algorithm} on {self.env['kind']}/{self.task}"
+        return ", ".join(filter(None, [name, self.label]))
+
+
+class MedianSeed(NamedTuple):
+    """What one seed has learned of a matrix game: the lower median by its largest error."""
+
+    seed: int
+    q_tot: np.ndarray  # [U] * A
+    utilities: np.ndarray  # [A, U]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableRecord(Record):
+    """Of a matrix game: how many seeds know its payoffs, and what the median seed has learned."""
+
+    rates: dict[str, Rate]  # of SUCCESSES
+    payoff: np.ndarray  # [U] * A, env units, of the median seed
+    median_seed: MedianSeed
+    per_seed: dict[str, np.ndarray]  # max_error, regret and SUCCESSES, [seeds]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpisodeRecord(Record):
+    """Of episodes: greedy scores of every seed, and their interquartile means.
+
+    A seed that stopped has no score. It is counted in `stopped`, and is part of no mean.
+    """
+
+    env_steps: np.ndarray  # [seeds] transitions that were collected
+    stopped: int  # seeds without a score
+    aggregate: dict[str, Aggregate]  # by the names of `per_seed`
+    per_seed: dict[str, np.ndarray]  # test_return, test_length, test_<result>, [seeds]
+
+
+class Curve(NamedTuple):
+    """A sweep value over its training: its record, and a line per report."""
+
+    record: Record
+    lines: list[Line]
+
+
+def of(result: Result) -> TableRecord | EpisodeRecord:
+    """The record of a sweep value; its environment says of which kind (Env.score)."""
+    value, metrics, seeds = result.value, result.metrics, list(result.value.seeds)
+    shared: dict[str, Any] = {
+        "sweep": value.label,
+        "method": value.config.method["name"],
+        "env": value.config.env,
+        "steps": result.step,
+        "seed": seeds,
+        "timing": {**result.timing, "lanes_in_program": result.lanes},
+        "stopped_at": metrics.get("stopped_at", np.full(len(seeds), -1)),
+        "test_return": metrics["test_return"],
+    }
+    if value.env.score is not None:
+        k = median_seed(metrics["max_error"])
+        return TableRecord(
+            **shared,
+            rates={name: wilson(int(metrics[name].sum()), len(seeds)) for name in SUCCESSES},
+            payoff=np.asarray(value.env.params_for(seeds[k])),
+            median_seed=MedianSeed(
+                seed=seeds[k], q_tot=metrics["q_tot"][k], utilities=metrics["utilities"][k]
+            ),
+            per_seed={name: metrics[name] for name in ("max_error", "regret", *SUCCESSES)},
+        )
+    scores = {k: v for k, v in metrics.items() if k.startswith("test_") and v.ndim == 1}
+    return EpisodeRecord(
+        **shared,
+        env_steps=metrics.get("env_steps", np.full(len(seeds), result.step)),
+        stopped=int(np.sum(~np.isfinite(metrics["test_return"]))),
+        aggregate={name: interval(score[:, None]) for name, score in scores.items()},
+        per_seed=scores,
+    )
+
+
+def by_kind(records: Sequence[Record]) -> tuple[list[TableRecord], list[EpisodeRecord]]:
+    """The records of matrix games, and those of episodes."""
+    return (
+        [record for record in records if isinstance(record, TableRecord)],
+        [record for record in records if isinstance(record, EpisodeRecord)],
+    )
+
+
+def curve(folder: Path, record: Record) -> Curve:
+    """What a sweep value reported while it was trained.
+
+    Args:
+      folder: where the metrics file of its job is.
+      record: of the sweep value.
+    """
+    lines = (json.loads(line) for line in (folder / METRICS_FILE).read_text().splitlines())
+    return Curve(record, [line for line in lines if line["sweep"] == plain(record.sweep)])
+
+
+def measured(line: Line, name: str) -> bool:
+    """Whether at least one seed has a number of this name in a line."""
+    return any(number is not None for number in line.get(name, []))
+
+
+def env_steps(line: Line) -> list[int]:
+    """Env steps of each seed; lines from before these were counted have the nominal ones."""
+    return line.get("env_steps", [line["step"]] * len(line["seed"]))
+
+
+def task(env: Mapping[str, Any]) -> str:
+    """The game, map, scenario, file or import path of an environment.
+
+    Args:
+      env: `Config.env`. Without any of these it is a matrix game with payoffs of its own.
+    """
+    return str(next((env[key] for key in TASK_OPTIONS if env.get(key)), "payoff"))
+
+
+def _as_dicts(value: object) -> object:
+    """NamedTuples as dictionaries, also within dictionaries: JSON would have them as lists."""
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        value = value._asdict()
+    return {k: _as_dicts(v) for k, v in value.items()} if isinstance(value, dict) else value

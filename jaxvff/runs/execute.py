@@ -1,0 +1,314 @@
+"""Train the jobs of a run one after the other, with checkpoints and outputs in its folder."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from jaxvff.core.errors import UserError
+from jaxvff.core.files import write_json, write_text
+from jaxvff.core.types import HostEnv
+from jaxvff.runs import memory, sinks
+from jaxvff.runs.folder import (
+    CHECKPOINTS,
+    CONFIG_FILE,
+    METRICS_FILE,
+    TIMING_FILE,
+    job_folder,
+)
+from jaxvff.runs.metrics_file import JsonLines
+from jaxvff.runs.plan import Job, SweepValue
+from jaxvff.runs.sinks import Sink
+from jaxvff.settings import config
+from jaxvff.training import loop, sharding
+from jaxvff.training.lanes import Carry, Lane
+from jaxvff.training.loop import Report
+from jaxvff.training.program import Program, Stopped, device_program
+
+
+class Result(NamedTuple):
+    """A sweep value when its training is over, or was interrupted."""
+
+    value: SweepValue
+    step: int  # env steps per seed that were done
+    metrics: dict[str, np.ndarray]  # of the last report, leaves [seeds, ...]
+    folder: Path
+    timing: dict[str, float]  # compile_s and wall_s (compile included) of its whole job
+    lanes: int  # of its whole job
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Who watches a run: told what happens, asked whether to go on. By default nobody does."""
+
+    stop_early: Callable[[], bool] = lambda: False  # asked about twice a second
+    on_wait: Callable[[Job, str], None] = lambda job, what: None  # what is waited for now
+    on_progress: Callable[[Job, int], None] = lambda job, steps: None  # env steps per lane
+    on_report: Callable[[Job, Report], None] = lambda job, report: None  # after it is written
+    tell: Callable[[str], None] = print  # a line, of games on the host that broke
+
+
+def execute(
+    folder: Path, jobs: Sequence[Job], *, resume: bool = False, watcher: Watcher | None = None
+) -> Iterator[list[Result]]:
+    """Train the jobs one after the other, and yield the results of each.
+
+    An interruption ends the iteration after a checkpoint.
+
+    Args:
+      folder: the run folder; runs/folder.py says what is written there.
+      jobs: from `plan`.
+      resume: continue from the checkpoints in `folder`, where there are any.
+      watcher: who watches.
+    """
+    watcher = watcher or Watcher()
+    if resume:  # a new run was checked before it had a folder
+        sinks.check(jobs[0].config)
+        memory.check(jobs)
+    for index, job in enumerate(jobs):
+        files = job_folder(folder, jobs, index)
+        files.mkdir(exist_ok=True)
+        sitting = _Sitting(files, folder.resolve().name, job, watcher)
+        with open_program(job, watcher.tell) as program:
+            finished = sitting.train(program, resume=resume)
+        yield finished  # here, not above: its workers have ended
+        if watcher.stop_early():
+            return
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C (or SIGTERM) into a flag; the second one acts as usual."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped.is_set
+        return
+    previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stopped.set()
+        signal.signal(number, previous[signal.Signals(number)])
+
+    for number in previous:
+        signal.signal(number, on_signal)
+    try:
+        yield stopped.is_set
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def open_program(job: Job, tell: Callable[[str], None] = print) -> Iterator[Program]:
+    """The program of a job; what plays its games on the host ends with the context."""
+    if isinstance(job.env, HostEnv):
+        from jaxvff.training.host import host_program
+
+        with host_program(job.config, job.env, job.n_lanes, tell) as program:
+            yield program
+    else:
+        yield device_program(job.config, job.env, job.n_lanes)
+
+
+def restored(saved: Path, job: Job, program: Program, lane: Lane) -> tuple[int, Carry]:
+    """The iteration and the carry of a checkpoint of `job`, on the program's devices."""
+    from jaxvff.runs import checkpoint  # here, not above: orbax takes half a second to import
+
+    like = jax.eval_shape(program.init, lane)
+    iteration, carry = checkpoint.restore(saved, like, job.fingerprint())
+    if iteration > job.config.n_iterations:
+        raise UserError(
+            f"total_steps={job.config.total_steps} is less than the "
+            f"{iteration * job.config.steps_per_iteration} steps of checkpoint {saved}; raise it"
+        )
+    return iteration, sharding.place(carry, program.mesh)
+
+
+class Trained(NamedTuple):
+    """A job as its newest checkpoint has it."""
+
+    carry: Carry
+    lane: Lane
+    iteration: int  # iterations done
+
+    def step(self, job: Job) -> int:
+        """Env steps per seed."""
+        return self.iteration * job.config.steps_per_iteration
+
+
+def newest(folder: Path, job: Job, program: Program) -> Trained:
+    """The newest checkpoint of a job.
+
+    Args:
+      folder: of the job's files.
+      job: from an old run.
+      program: of the job.
+
+    Raises:
+      UserError: there is none, or it is damaged or of another run.
+    """
+    from jaxvff.runs import checkpoint
+
+    saved = checkpoint.latest(folder / CHECKPOINTS)
+    if saved is None:
+        raise UserError(f"{folder} has no checkpoint yet; wait for one or train again")
+    lane = sharding.place(job.lanes(), program.mesh)
+    iteration, carry = restored(saved, job, program, lane)
+    return Trained(carry, lane, iteration)
+
+
+def results(
+    job: Job,
+    folder: Path,
+    iteration: int,
+    *,
+    metrics: dict[str, np.ndarray],
+    timing: dict[str, float],
+) -> list[Result]:
+    """Split the metrics of a job into its sweep values."""
+    step = iteration * job.config.steps_per_iteration
+    return [
+        Result(value, step, part, folder, timing, lanes=job.n_lanes)
+        for value, part in by_value(job, metrics)
+    ]
+
+
+def by_value(
+    job: Job, metrics: dict[str, np.ndarray]
+) -> Iterator[tuple[SweepValue, dict[str, np.ndarray]]]:
+    """Each sweep value with its metrics: leaves `[seeds, ...]` of `[K, ...]`."""
+    seeds = job.config.seeds
+    for i, value in enumerate(job.values):
+        yield value, {k: v[i * seeds : (i + 1) * seeds] for k, v in metrics.items()}
+
+
+class _Sitting:
+    """A job being trained, from its start or its checkpoint to its end or an interruption."""
+
+    def __init__(self, folder: Path, run: str, job: Job, watcher: Watcher) -> None:
+        """`folder` has the job's files; `run` is the name of the run's folder."""
+        self._folder, self._run, self._job, self._watcher = folder, run, job, watcher
+
+    def train(self, program: Program, *, resume: bool) -> list[Result]:
+        """Train to the end, or until the watcher stops it."""
+        from jaxvff.runs import checkpoint  # here, not above: orbax takes half a second to import
+
+        job, watcher, began = self._job, self._watcher, time.perf_counter()
+        steps_per_iteration = job.config.steps_per_iteration
+        self._write_configs()
+
+        # Where it starts.
+        lane = sharding.place(job.lanes(), program.mesh)
+        saved = checkpoint.latest(self._folder / CHECKPOINTS) if resume else None
+        watcher.on_wait(job, "compiling, part 1 of 2: the start")
+        start, carry = restored(saved, job, program, lane) if saved else (0, program.init(lane))
+        watcher.on_wait(job, "compiling, part 2 of 2: training")
+        program, compile_s = _compile(program, carry, lane, start)
+
+        # Training. The loop donates the carry that it is given.
+        save_every = 0
+        if job.config.checkpoint_interval:
+            save_every = job.config.iterations(job.config.checkpoint_interval)
+        items = loop.run(
+            program,
+            carry,
+            lane,
+            start,
+            save_every=save_every,
+            stop_early=watcher.stop_early,
+            on_progress=lambda i: watcher.on_progress(job, i * steps_per_iteration),
+        )
+        metrics: dict[str, np.ndarray] = {}
+        iteration, last_saved, latest = start, start, carry
+        broken: Stopped | None = None
+        with self._outputs(start * steps_per_iteration if saved else None) as outputs:
+            try:
+                for iteration, latest, report in items:
+                    metrics = {} if report is None else report.metrics
+                    if report is not None:
+                        _write(outputs, job, report)
+                        watcher.on_report(job, report)
+                    if save_every and iteration % save_every == 0:
+                        self._save(iteration, latest)
+                        last_saved = iteration
+            except Stopped as stopped:
+                broken, iteration, latest = stopped, stopped.iteration, stopped.carry
+
+            # The end, or an interruption.
+            if iteration > last_saved:
+                self._save(iteration, latest)
+            if broken:
+                raise UserError(
+                    f"{broken}; stopped after {iteration * steps_per_iteration:,} steps, with a "
+                    "checkpoint; mend it and go on with resume="
+                ) from broken
+            if not metrics:  # interrupted between reports, or complete before it began
+                metrics = loop.report_metrics(program, latest, lane)
+        timing = _add_timing(self._folder / TIMING_FILE, compile_s, time.perf_counter() - began)
+        return results(job, self._folder, iteration, metrics=metrics, timing=timing)
+
+    def _save(self, iteration: int, carry: Carry) -> None:
+        from jaxvff.runs import checkpoint
+
+        folder = self._folder / CHECKPOINTS
+        checkpoint.save(folder, iteration, carry, self._job.fingerprint())
+
+    def _write_configs(self) -> None:
+        """The config; for a sweep, one document per value, each under a comment with its label."""
+        values = self._job.values
+        labels = [f"# {value.label}\n" if value.label else "" for value in values]
+        texts = [config.to_yaml(value.config) for value in values]
+        documents = "---\n".join(a + b for a, b in zip(labels, texts, strict=True))
+        write_text(self._folder / CONFIG_FILE, documents)
+
+    @contextmanager
+    def _outputs(self, resume_step: int | None) -> Iterator[list[Sink]]:
+        """metrics.jsonl and what else the config asks for; closed in any case."""
+        values = [(value.label, value.config) for value in self._job.values]
+        told = sinks.Destination(self._folder, self._run, values, resume_step)
+        with ExitStack() as stack:
+            lines = JsonLines(self._folder / METRICS_FILE, resume_step)
+            outputs = [lines, *sinks.open_sinks(told)]
+            for output in outputs:
+                stack.callback(output.close)
+            yield outputs
+
+
+def _compile(program: Program, carry: Carry, lane: Lane, start: int) -> tuple[Program, float]:
+    """Compile ahead of time, so that it is timed apart; nothing for a run that is over."""
+    if start >= program.config.n_iterations:
+        return program, 0.0
+    began = time.perf_counter()
+    compiled = program.compile(carry, lane)
+    return program._replace(advance=compiled), time.perf_counter() - began
+
+
+def _write(outputs: Sequence[Sink], job: Job, report: Report) -> None:
+    """Each sweep value's report to each output; seeds are never merged."""
+    for value, metrics in by_value(job, report.metrics):
+        told: dict[str, np.ndarray | float] = {k: v for k, v in metrics.items() if v.ndim == 1}
+        told["wall_s"] = round(report.wall_s, 3)
+        for output in outputs:
+            output.write(report.step, value.label, list(value.seeds), told)
+
+
+def _add_timing(path: Path, compile_s: float, wall_s: float) -> dict[str, float]:
+    """Seconds of all sittings of a run, compile apart; kept beside its metrics."""
+    before = json.loads(path.read_text()) if path.exists() else {"compile_s": 0.0, "wall_s": 0.0}
+    timing = {
+        "compile_s": round(before["compile_s"] + compile_s, 2),
+        "wall_s": round(before["wall_s"] + wall_s, 2),
+    }
+    write_json(path, timing)
+    return timing

@@ -1,0 +1,134 @@
+"""From overrides to jobs: sweeps, and which of their values share a compiled program."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvff.core.errors import UserError
+from jaxvff.core.types import Array, Env, HostEnv, Tree
+from jaxvff.settings import build
+from jaxvff.settings.config import OUTPUTS, Config
+from jaxvff.settings.overrides import Override
+from jaxvff.settings.sweep import expand
+from jaxvff.training.lanes import Lane
+
+
+class SweepValue(NamedTuple):
+    """One value of a sweep (or the only one): its label, config and environment."""
+
+    label: dict[str, Any]  # the swept keys with their values
+    config: Config
+    env: Env | HostEnv
+
+    @property
+    def seeds(self) -> range:
+        """The numbers of its seeds."""
+        return range(self.config.seed, self.config.seed + self.config.seeds)
+
+
+class Job(NamedTuple):
+    """Sweep values that run in one compiled program, each with the same number of seeds."""
+
+    values: list[SweepValue]
+
+    @property
+    def config(self) -> Config:
+        """The config that all values share but for traced options."""
+        return self.values[0].config
+
+    @property
+    def env(self) -> Env | HostEnv:
+        """The environment that all values share but for its params."""
+        return self.values[0].env
+
+    @property
+    def n_lanes(self) -> int:
+        """Sweep values times seeds."""
+        return len(self.values) * self.config.seeds
+
+    @property
+    def name(self) -> str:
+        """The method and the first label."""
+        label = ",".join(f"{k}={v}" for k, v in self.values[0].label.items())
+        return "_".join(filter(None, [self.config.method["name"], label])).replace("/", "-")
+
+    def fingerprint(self) -> str:
+        """Changes with anything that decides the numbers of a run, but for its length."""
+        length: dict[str, Any] = {"total_steps": 2**40, "checkpoint_interval": 0, **OUTPUTS}
+        digest = hashlib.sha256()
+        for value in self.values:
+            digest.update(repr(dataclasses.replace(value.config, **length)).encode())
+        for leaf in jax.tree.leaves(self.lanes()):
+            digest.update(np.asarray(leaf).tobytes())
+        return digest.hexdigest()
+
+    def lanes(self) -> Lane:
+        """What differs between lanes; values outside, seeds inside."""
+        traced = [jax.tree.map(np.float32, value.config.traced()) for value in self.values]
+        params = [value.env.params_for(seed) for value in self.values for seed in value.seeds]
+        seeds = [np.arange(value.seeds.start, value.seeds.stop) for value in self.values]
+        return Lane(
+            traced=jax.tree.map(lambda *x: jnp.repeat(_stack(*x), self.config.seeds), *traced),
+            env_params=jax.tree.map(_stack, *params),
+            seed=jnp.asarray(np.concatenate(seeds).astype(np.uint32)),
+        )
+
+
+def _stack(*leaves: Tree) -> Array:
+    return jnp.asarray(np.stack([np.asarray(x) for x in leaves]))
+
+
+def plan(overrides: Iterable[str | Override]) -> list[Job]:
+    """The jobs that `overrides` ask for, `sweep.<key>=[...]` among them.
+
+    Values of a sweep whose configs differ in traced options only (and in the params of their
+    environments, such as payoffs) share a job, hence a compiled program and a vmap.
+
+    Raises:
+      UserError: anything wrong in the overrides; nothing has compiled.
+    """
+    jobs: dict[str, list[SweepValue]] = {}
+    for label, asked in expand(overrides):
+        value = _sweep_value(label, asked)
+        jobs.setdefault(_signature(value), []).append(value)
+    return [Job(values) for values in jobs.values()]
+
+
+def _sweep_value(label: dict[str, Any], asked: Config) -> SweepValue:
+    build.check_method(asked.method)
+    value = SweepValue(label, asked, build.environment(asked.env))
+    _check_env(asked, value.env)
+    return value
+
+
+def _signature(value: SweepValue) -> str:
+    """Equal for values that one program can run."""
+    static = dataclasses.replace(value.config.static(), env={})
+    shapes = [(x.shape, str(x.dtype)) for x in jax.tree.leaves(value.env.params)]
+    return repr((static, value.env.signature, shapes))
+
+
+def _check_env(asked: Config, env: Env | HostEnv) -> None:
+    if asked.act_search > 0 and isinstance(env, HostEnv):
+        raise UserError(
+            f"act_search={asked.act_search} needs games on the device; {asked.env['kind']} runs on "
+            "the host and takes act_search=0"
+        )
+    longest = env.spec.episode_limit + 1
+    if longest == 2 and asked.segment_length != 2:
+        raise UserError(
+            f"segment_length={asked.segment_length} must be 2 in a one-step game; raise n_envs to "
+            "collect more plays at a time"
+        )
+    if asked.segment_length < longest:
+        raise UserError(
+            f"segment_length={asked.segment_length} cannot hold an episode of "
+            f"{env.spec.episode_limit} steps; set segment_length={longest} or more"
+        )

@@ -1,0 +1,1 @@
+"""From key=value to a Config, and from a Config to parts."""

@@ -1,0 +1,125 @@
+"""The only place that turns a Config into parts: an environment, networks, a learner."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+
+from jaxvff.core import options
+from jaxvff.core.errors import check_name
+from jaxvff.core.registry import load
+from jaxvff.core.segments import plain_codec
+from jaxvff.core.types import Env, EnvSpec, HostEnv, Params, Revise
+from jaxvff.envs import ENVS
+from jaxvff.learning.learner import Learner, Parts
+from jaxvff.learning.options import LEARNERS
+from jaxvff.losses.contract import Loss, Model
+from jaxvff.losses.options import BOOTSTRAPS, RETURNS
+from jaxvff.methods.table import METHODS
+from jaxvff.networks.options import UTILITIES
+from jaxvff.networks.utility import Utility
+from jaxvff.settings.config import Config
+
+
+def environment(asked: Mapping[str, Any]) -> Env | HostEnv:
+    """The environment that `Config.env` asks for: its "kind", and that kind's options.
+
+    Raises:
+      UserError: an unknown kind or option, or a value out of its range.
+    """
+    rest = dict(asked)
+    name = rest.pop("kind", None)
+    check_name(name, ENVS, "env.kind")
+    kind = ENVS[name]
+    return kind.make(options.make(kind.options, rest, "env.", f"{name} environments"))
+
+
+def check_method(asked: Mapping[str, Any]) -> None:
+    """Hold the options of a method against what its mixer and loss take.
+
+    Args:
+      asked: `Config.method`: "name", and options.
+
+    Raises:
+      UserError: an unknown method or option, or a value out of its range.
+    """
+    check_name(asked.get("name"), METHODS, "method")
+    known = {o.name: o for kind in _classes(asked) for o in options.options_of(kind)}
+    given = {k: v for k, v in asked.items() if k != "name"}
+    options.check_keys(given, known, "method.", str(asked["name"]))
+    for key, value in given.items():
+        options.check_value(known[key], value, "method.")
+
+
+def mixer(asked: Mapping[str, Any], spec: EnvSpec, hidden_dim: int) -> nn.Module:
+    """The mixer of a method, with its options.
+
+    Args:
+      asked: `Config.method`.
+      spec: of the environment.
+      hidden_dim: H, of the utility networks.
+    """
+    return _with_options(_classes(asked)[0], asked, spec=spec, hidden_dim=hidden_dim)
+
+
+def loss(asked: Mapping[str, Any]) -> Loss:
+    """The loss of a method, with its options."""
+    return _with_options(_classes(asked)[1], asked)
+
+
+def model(config: Config, env: Env | HostEnv) -> Model:
+    """The networks and target rules that a config asks for."""
+    method = METHODS[config.method["name"]]
+    net = UTILITIES[config.utility](env.spec.n_actions, config.hidden_dim, load(method.head))
+    return Model(
+        utility=Utility(net, env.spec, config.shared, config.agent_id, config.last_action),
+        mixer=mixer(config.method, env.spec, config.hidden_dim),
+        bootstrap=BOOTSTRAPS[config.target],
+        returns=RETURNS[config.returns],
+        n_step=config.n_step,
+        utility_sets=("utility", *method.other_utilities),
+    )
+
+
+def parts(config: Config, env: Env | HostEnv) -> Parts:
+    """What a config's learner is made of."""
+    return Parts(
+        model=model(config, env),
+        loss=loss(config.method),
+        memory=load(METHODS[config.method["name"]].memory)(config),
+        codec=env.codec or plain_codec(env.spec),
+        n_envs=config.n_envs,
+        n_slots=config.segment_length,
+    )
+
+
+def learner(config: Config, env: Env | HostEnv) -> Learner:
+    """The learner that a config asks for, in the environment `env`."""
+    return LEARNERS[config.learner](parts(config, env), config)
+
+
+def acting_on_search(config: Config, model: Model) -> Callable[[Params], Revise] | None:
+    """Of acting parameters: what the team plays instead of what its agents pick; None: nothing."""
+    if config.act_search == 0:
+        return None
+    revise = load(METHODS[config.method["name"]].act_on_search or "")
+    return partial(revise, model, loss(config.method), share=config.act_search)
+
+
+def _classes(asked: Mapping[str, Any]) -> tuple[type, type]:
+    """The mixer and the loss of a method."""
+    method = METHODS[asked["name"]]
+    return load(method.mixer), load(method.loss)
+
+
+def _with_options(kind: type, asked: Mapping[str, Any], **context: object) -> Any:
+    """An instance of a mixer or loss: a user's options, what is fixed, and what it has to know."""
+    fields = {f.name for f in dataclasses.fields(kind)}
+    values = (
+        context | METHODS[asked["name"]].fixed | {k: v for k, v in asked.items() if k != "name"}
+    )
+    return kind(**{k: v for k, v in values.items() if k in fields})

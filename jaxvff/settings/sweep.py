@@ -1,0 +1,70 @@
+"""From overrides to the config of every sweep value; light to import."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import itertools
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from jaxvff.core.errors import UserError
+from jaxvff.settings import config
+from jaxvff.settings.config import OUTPUTS, Config
+from jaxvff.settings.overrides import GROUPS, Override, parse, sweeps
+
+
+class Labelled(NamedTuple):
+    """The config of one sweep value."""
+
+    label: dict[str, Any]  # the swept keys with their values; empty where nothing is swept
+    config: Config
+
+
+def expand(overrides: Iterable[str | Override]) -> list[Labelled]:
+    """The config of every value that `overrides` ask for, `sweep.<key>=[...]` among them.
+
+    Raises:
+      UserError: an unknown key or name, a wrong type, or a value out of range.
+    """
+    return list(_expanded(_Given(parse(overrides))))
+
+
+class _Given(list[Override]):
+    """Overrides that are equal where their texts are: the key of a cache."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(tuple(o.text for o in self))
+
+
+@functools.lru_cache(maxsize=16)  # the command line asks before JAX is imported, then again
+def _expanded(given: _Given) -> tuple[Labelled, ...]:
+    swept = sweeps(given)
+    for name in ("seeds", *OUTPUTS):
+        if name in swept:
+            raise UserError(f"sweep.{name} is no sweep; {name}= takes one value")
+    fixed = [o for o in given if not o.swept]
+    composed: dict[Any, dict[str, Any]] = {}
+    out = []
+    for values in itertools.product(*swept.values()):
+        label = dict(zip(swept, values, strict=True))
+        names = {k: v for k, v in label.items() if k in GROUPS}
+        key = tuple(names.items())
+        if key not in composed:  # Hydra composes slowly; what is no group is set on a copy
+            named = [Override(k, v, f"{k}={v}") for k, v in names.items()]
+            composed[key] = config.compose_dict([*fixed, *named])
+        settings = copy.deepcopy(composed[key])
+        for name, setting in label.items():
+            if name not in names:
+                _set(settings, name, setting)
+        out.append(Labelled(label, config.build(settings)))
+    return tuple(out)
+
+
+def _set(values: dict[str, Any], key: str, setting: object) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise UserError(f"sweep.{key}: {part} has no parts")
+    values[last] = setting

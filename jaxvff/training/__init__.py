@@ -1,0 +1,1 @@
+"""Compiled programs over lanes, and the loop around them."""

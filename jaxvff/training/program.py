@@ -1,0 +1,206 @@
+"""Compiled programs over lanes: init, advance, evaluate, record; on the device as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxvff.core.errors import UserError
+from jaxvff.core.types import (
+    Array,
+    Env,
+    EnvParams,
+    EnvState,
+    HostEnv,
+    Metrics,
+    Params,
+    Revise,
+    Tree,
+)
+from jaxvff.learning.learner import Learner
+from jaxvff.playing import evaluate, rollout
+from jaxvff.playing.explore import Explorer
+from jaxvff.playing.options import EXPLORERS
+from jaxvff.playing.rollout import Player
+from jaxvff.settings import build
+from jaxvff.settings.config import Config
+from jaxvff.training import lanes, sharding
+from jaxvff.training.lanes import Carry, Lane, LaneState
+
+# LLVM's effort on a CPU. Initialisation runs once: compiling it at 0 takes a third of the time; for
+# the training loop 1 is as fast as the default and compiles in 70 % of the time (docs/design.md).
+CPU_EFFORT = {"init": 0, "advance": 1}
+
+Advance = Callable[..., Carry]  # (carry, lane, start, stop); donates the carry
+
+
+class Recording(NamedTuple):
+    """Episodes, state by state; leaves `[lanes, episodes, ...]`."""
+
+    states: EnvState  # [..., limit + 1, ...] as the environment's renderer takes them
+    return_: Array
+    length: Array  # transitions: the first length + 1 states count
+    results: dict[str, Array]
+
+
+class Program(NamedTuple):
+    """The compiled functions of the lanes of one config, wherever their games are played."""
+
+    config: Config
+    env: Env | HostEnv
+    learner: Learner
+    mesh: Mesh
+    init: Callable[[Lane], Carry]
+    advance: Advance
+    compile: Callable[[Carry, Lane], Advance]  # `advance`, compiled ahead of time
+    evaluate: Callable[[Carry, Lane], dict[str, Array]]  # greedy play; arrays [K]
+    # (carry, all lanes, which of them [k], episodes of each) -> greedy play
+    record: Callable[[Carry, Lane, list[int], int], Recording]
+
+
+class Stopped(UserError):
+    """A run cannot go on, through no fault of the learner; nothing that it learned is lost."""
+
+    def __init__(self, why: str, iteration: int, carry: Carry) -> None:
+        """`carry` is the one after `iteration` iterations."""
+        super().__init__(why)
+        self.iteration, self.carry = iteration, carry
+
+
+class DeviceLane(NamedTuple):
+    """What one lane on the device is made of; its methods take the lane without its axis K."""
+
+    config: Config
+    env: Env
+    learner: Learner
+    explorer: Explorer
+    revise: Callable[[Params], Revise] | None  # see build.acting_on_search
+
+    def init(self, lane: Lane) -> Carry:
+        """The carry that the lane begins with."""
+        return lanes.fresh(self.learner, lane, lambda s: self.iterate(s, lane, jnp.array(0)))
+
+    def advance(self, carry_lane: tuple[Carry, Lane], start: Array, stop: Array) -> Carry:
+        """The iterations from `start` to `stop`."""
+        carry, lane = carry_lane
+
+        def body(iteration: Array, carry: Carry) -> Carry:
+            return carry.then(*self.iterate(carry.state, lane, iteration))
+
+        # A traced number of iterations: a run is cut into chunks of any length without recompiling.
+        return jax.lax.fori_loop(start, stop, body, carry)
+
+    def iterate(self, state: LaneState, lane: Lane, iteration: Array) -> tuple[LaneState, Metrics]:
+        """Collect from `n_envs` environments, then learn.
+
+        Args:
+          state: of the lane.
+          lane: what does not change.
+          iteration: `[]` int, iterations before this one; not batched over lanes.
+
+        Returns:
+          The new state, and metrics to be summed over iterations.
+        """
+        params = self.learner.acting(state.learner)
+
+        def act(key: Array, q: Array, avail: Array) -> Array:
+            return self.explorer(key, q, avail, lane.traced, state.env_steps)
+
+        player = Player(
+            env=self.env,
+            utility=self.learner.model.utility,
+            act=act,
+            params=params["utility"],
+            env_params=lane.env_params,
+            revise=self.revise(params) if self.revise else None,
+        )
+        key, *keys = jax.random.split(state.key, self.config.n_envs + 1)
+        collect = partial(rollout.on_device, player, n_slots=self.config.segment_length)
+        segments, episodes = jax.vmap(collect)(jnp.stack(keys))
+        state, metrics = lanes.learn(
+            self.learner, lane, state._replace(key=key), segments, iteration
+        )
+        ends = {"return": episodes.return_, **episodes.results}
+        sums = {f"train_{k}": jnp.sum(jnp.where(episodes.ended, v, 0.0)) for k, v in ends.items()}
+        return state, metrics | sums | {"episodes": jnp.sum(episodes.ended)}
+
+    def evaluate(self, carry_lane: tuple[Carry, Lane]) -> Metrics:
+        """Greedy play, and the environment's own score where it has one."""
+        carry, lane = carry_lane
+        params = self.learner.acting(carry.state.learner)
+        player = self._greedy(params, lane.env_params)
+        key = _test_key(carry.state.key)
+        metrics = evaluate.greedy_episodes(player, key, self.config.eval_episodes)
+        if self.env.score is not None:
+            judge = evaluate.judge(self.learner.model, params)
+            metrics |= self.env.score(judge, lane.env_params)._asdict()
+        return metrics
+
+    def record(self, carry: Carry, lane: Lane, which: list[int], n_episodes: int) -> Recording:
+        """The first ones of the episodes that `evaluate` plays, of the lanes `which` of all."""
+
+        def one(params: Params, key: Array, env_params: EnvParams) -> tuple[Tree, Array, Tree]:
+            player = self._greedy(params, env_params)
+            n_played = max(n_episodes, self.config.eval_episodes)
+            keys = jax.random.split(_test_key(key), n_played)
+            return jax.vmap(lambda k: rollout.recorded(player, k))(keys[:n_episodes])
+
+        acting = {"utility": self.learner.acting(carry.state.learner)["utility"]}
+        everything = (acting, carry.state.key, lane.env_params)
+        chosen = jax.tree.map(lambda x: x[np.array(which)], everything)
+        states, _, play = jax.device_get(jax.jit(jax.vmap(one))(*chosen))
+        return Recording(states, play.return_, play.length, play.results)
+
+    def _greedy(self, params: Params, env_params: EnvParams) -> Player:
+        utility = self.learner.model.utility
+        return evaluate.greedy_player(self.env, utility, params["utility"], env_params)
+
+
+def device_program(config: Config, env: Env, n_lanes: int) -> Program:
+    """The program for `n_lanes` lanes of a config; nothing is compiled before its first call."""
+    learner = build.learner(config, env)
+    one = DeviceLane(
+        config=config,
+        env=env,
+        learner=learner,
+        explorer=EXPLORERS[config.explore],
+        revise=build.acting_on_search(config, learner.model),
+    )
+    mesh = sharding.lane_mesh(n_lanes)
+    over_lanes = partial(
+        sharding.over_lanes, mesh=mesh, n_lanes=n_lanes, per_device=config.lanes_per_device
+    )
+    advance_all, test_all = over_lanes(one.advance), over_lanes(one.evaluate)
+    advance = jax.jit(
+        lambda carry, lane, start, stop: advance_all((carry, lane), start, stop),
+        donate_argnums=0,
+        compiler_options=effort("advance"),
+    )
+    return Program(
+        config=config,
+        env=env,
+        learner=learner,
+        mesh=mesh,
+        init=jax.jit(over_lanes(one.init), compiler_options=effort("init")),
+        advance=advance,
+        compile=lambda carry, lane: advance.lower(carry, lane, 0, 1).compile(),
+        evaluate=jax.jit(lambda carry, lane: test_all((carry, lane))),
+        record=one.record,
+    )
+
+
+def effort(what: str) -> dict[str, bool | str | int]:
+    """Compiler options for a part of the program, from CPU_EFFORT."""
+    if jax.default_backend() != "cpu":
+        return {}
+    return {"xla_backend_optimization_level": CPU_EFFORT[what]}
+
+
+def _test_key(key: Array) -> Array:
+    return jax.random.fold_in(key, 1)  # not split: evaluation leaves training alone

@@ -1,0 +1,290 @@
+"""Games on the host: what is played, how it is packed, and that the same update learns from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.monitoring
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvff.core.types import HostEnv, Segment
+from jaxvff.envs.host.shared import Arrays
+from jaxvff.playing import explore, rollout
+from jaxvff.playing.host.packing import Batch, Packer
+from jaxvff.playing.options import EXPLORERS
+from jaxvff.settings import build, config
+from jaxvff.training import loop, sharding
+from jaxvff.training.host import HostLane, host_program
+from jaxvff.training.lanes import Carry, Lane
+from jaxvff.training.program import Program, device_program
+from tests import toy
+from tests.hosts import SMALL, SMALL_RUN, crew, job_in, toy_game
+from tests.lanes import params_of
+
+
+@contextmanager
+def started(env: HostEnv, *overrides: str) -> Iterator[tuple[Program, Carry, Lane]]:
+    job = job_in(env, *SMALL, *overrides)
+    with host_program(job.config, env, job.n_lanes) as program:
+        lane = sharding.place(job.lanes(), program.mesh)
+        yield program, program.init(lane), lane
+
+
+def stage(episodes: list[dict[str, np.ndarray]], results: np.ndarray) -> Arrays:
+    """The pool's arrays at a moment when game e has just ended episode e."""
+    n, (a, u) = len(episodes), episodes[0]["avail"].shape[1:]
+    t = max(len(x["reward"]) for x in episodes)
+    staged = Arrays(
+        obs=np.full((n, t, a, 3), np.nan, np.float32),
+        state=np.full((n, t, 2), np.nan, np.float32),
+        avail=np.zeros((n, t, a, u), bool),
+        action=np.full((n, t, a), 77, np.int32),
+        reward=np.full((n, t), np.nan, np.float32),
+        active=np.ones(n, bool),
+        slot=np.array([len(x["reward"]) - 1 for x in episodes], np.int32),
+        ended=np.ones(n, bool),
+        terminated=np.array([x["terminated"] for x in episodes]),
+        results=results,
+    )
+    for e, x in enumerate(episodes):
+        for field in ("obs", "state", "avail", "action", "reward"):
+            getattr(staged, field)[e, : len(x["reward"])] = x[field]
+    return staged
+
+
+def random_episode(rng: np.random.Generator, length: int) -> dict[str, Any]:
+    n = length + 1
+    return {
+        "obs": rng.normal(size=(n, 2, 3)).astype(np.float32),
+        "terminated": bool(rng.integers(2)),
+        "state": rng.normal(size=(n, 2)).astype(np.float32),
+        "avail": rng.random((n, 2, 3)) < 0.5,
+        "action": rng.integers(3, size=(n, 2)),
+        "reward": np.append(rng.normal(size=length), 0.0),
+    }
+
+
+def test_packed_segments_hold_every_episode_whole_and_in_order() -> None:
+    rng = np.random.default_rng(0)
+    episodes = [random_episode(rng, int(rng.integers(1, 6))) for _ in range(200)]
+    staged = stage(episodes, rng.random((200, 1)).astype(np.float32))
+    packer = Packer(toy.SPEC, ("win_rate",), n_segments=3, n_slots=9)
+    for e in range(200):
+        packer.add(staged, e)
+    packed: list[int] = []
+    for segments, sums in packer.batches:
+        inside = []
+        for k in range(3):
+            for first in np.flatnonzero(segments.is_first[k]):
+                # Rewards are all different: the first one says which episode this is.
+                e = int(np.flatnonzero(staged.reward[:, 0] == segments.reward[k, first])[0])
+                episode, n = episodes[e], len(episodes[e]["reward"])
+                here = slice(first, first + n)
+                for field in ("obs", "state", "avail", "action"):
+                    np.testing.assert_array_equal(getattr(segments, field)[k, here], episode[field])
+                np.testing.assert_array_equal(segments.mask[k, here], [True] * (n - 1) + [False])
+                ends = [False] * (n - 2) + [episode["terminated"], False]
+                np.testing.assert_array_equal(segments.terminated[k, here], ends)
+                np.testing.assert_allclose(segments.reward[k, here], episode["reward"], rtol=1e-6)
+                inside.append(e)
+        assert sums["episodes"] == len(inside)
+        np.testing.assert_allclose(
+            sums["return"], sum(episodes[e]["reward"].sum() for e in inside), atol=1e-4
+        )
+        np.testing.assert_allclose(sums["win_rate"], staged.results[inside].sum(), rtol=1e-5)
+        packed += inside
+        assert segments.mask.sum() == sum(len(episodes[e]["reward"]) - 1 for e in inside)
+    # The last episodes are in segments that are not a batch yet.
+    assert sorted(packed) == list(range(len(packed)))
+    assert len(packed) > 180
+
+
+def test_the_host_packs_episodes_into_the_segment_that_the_device_collects() -> None:
+    """A segment of the device's rollout, its episodes packed again on the host: field by field."""
+    segment = device_segment()
+    packed = packed_on_the_host(segment).segments
+    used = np.zeros(len(segment.mask), bool)
+    used[: int(np.flatnonzero(segment.mask)[-1]) + 2] = True
+    for field in Segment._fields:
+        host, device = getattr(packed, field)[0], np.asarray(getattr(segment, field))
+        np.testing.assert_array_equal(host[used], device[used], err_msg=field)
+
+
+def test_an_update_does_not_know_where_its_segments_come_from() -> None:
+    """One executable, and bit for bit the same new parameters from either side."""
+    job = job_in(toy_game(), *SMALL, "n_envs=1", "learn_start=1", "batch_size=4")
+    host_lane = HostLane(job.config, job.env, build.learner(job.config, job.env))
+    lane = jax.tree.map(lambda x: x[0], job.lanes())
+    on_host = packed_on_the_host(device_segment())
+    on_device = on_host._replace(
+        segments=jax.tree.map(lambda x: jnp.asarray(x)[None], device_segment())
+    )
+    fresh = host_lane.init(lane).state
+    update = jax.jit(host_lane.iterate).lower(fresh, lane, on_device, 0).compile()
+    after = []
+    for batch in (on_device, on_host):
+        state = fresh
+        for i in range(5):
+            state, metrics = update(state, lane, batch, i)
+        assert metrics["loss"] > 0
+        learned = state.learner
+        after.append(jax.tree.map(np.asarray, (learned.params, learned.opt_state)))
+    jax.tree.map(np.testing.assert_array_equal, *after)
+
+
+def device_segment() -> Segment:
+    """A segment of the toy on the device, without the episode that its end cuts."""
+    env = toy.make()
+    model = build.model(config.load(SMALL), env)
+    params = model.utility.init(jax.random.key(3))
+
+    def act(key: Any, q: Any, avail: Any) -> Any:
+        return explore.epsilon_greedy(key, q, avail, jnp.array(1.0))
+
+    player = rollout.Player(env=env, utility=model.utility, act=act, params=params, env_params=())
+    segment, _ = jax.jit(lambda k: rollout.on_device(player, k, 14))(jax.random.key(5))
+    segment = jax.tree.map(np.array, segment)
+    last = np.flatnonzero(segment.is_first)[-1]
+    segment.mask[last:] = False
+    return segment
+
+
+def packed_on_the_host(segment: Segment) -> Batch:
+    """The batch of one segment that holds the episodes of a segment from the device."""
+    starts = [i for i in np.flatnonzero(segment.is_first) if segment.mask[i]]
+    episodes = []
+    for first in starts:
+        n = int(np.argmin(segment.mask[first:])) + 1
+        here = slice(first, first + n)
+        names = ("obs", "state", "avail", "action", "reward")
+        episode = {name: np.asarray(getattr(segment, name))[here] for name in names}
+        episodes.append({**episode, "terminated": bool(segment.terminated[here][-2])})
+    staged = stage(episodes, np.zeros((len(episodes), 1), np.float32))
+    packer = Packer(toy.SPEC, ("win_rate",), n_segments=1, n_slots=14)
+    for e in range(len(episodes)):
+        packer.add(staged, e)
+    while not packer.batches:  # copies of the last episode, until one does not fit
+        packer.add(staged, len(episodes) - 1)
+    batch = packer.batches[0]
+    firsts = np.flatnonzero(batch.segments.is_first[0])
+    if len(firsts) > len(starts):  # copies that did fit are not the device's
+        batch.segments.mask[0, firsts[len(starts)] :] = False
+    return batch
+
+
+@pytest.mark.slow
+def test_what_workers_play_follows_the_rules_of_the_device() -> None:
+    """Every transition that was collected, against the toy's own rules."""
+    from jaxvff.playing.host.play import Collector
+    from jaxvff.playing.host.policy import BatchedPolicy
+    from jaxvff.playing.host.pool import Pool
+
+    env = toy_game()
+    job = job_in(env, *SMALL, "seeds=2")
+    utility, explorer = build.model(job.config, env).utility, EXPLORERS[job.config.explore]
+    params = jax.vmap(utility.init)(jax.random.split(jax.random.key(0), 2))
+    with Pool(env, 8, [0]) as pool:
+        policy = BatchedPolicy(utility, explorer, job.lanes().traced, n_games=4, seed=0)
+        collector = Collector(job.config, env, policy=policy, pool=pool, n_lanes=2)
+        segments, sums = collector.collect(policy.copy_params(params), np.zeros(2, np.int32))
+    assert segments.obs.shape == (2, 4, 14, 2, 3)
+    transitions = 0
+    for k, n in np.ndindex(2, 4):
+        s = jax.tree.map(lambda x, at=(k, n): x[at], segments)
+        count = total = 0
+        for t in np.flatnonzero(s.mask):
+            if s.is_first[t]:
+                count = total = 0
+            np.testing.assert_array_equal(s.state[t], [count, total])
+            assert s.avail[t, np.arange(2), s.action[t]].all()
+            count, total, reward, ended, _ = toy.rules(count, total, s.action[t])
+            assert s.reward[t] == np.float32(reward)
+            assert s.terminated[t] == ended
+            transitions += 1
+    assert transitions > 60
+    assert sums["episodes"].min() > 8
+    # At epsilon 1 the two lanes do not play the same.
+    assert not np.array_equal(segments.action[0], segments.action[1])
+
+
+@pytest.mark.slow
+def test_a_run_does_not_depend_on_the_number_of_workers_or_on_who_is_faster() -> None:
+    after = []
+    for workers, pause in ((crew(workers=1), 0.0), (crew(workers=2), 0.002)):
+        with started(toy_game(workers, pause=pause), "total_steps=1040") as (program, carry, lane):
+            for i in range(program.config.n_iterations):
+                carry = program.advance(carry, lane, i, i + 1)
+            after.append((params_of(carry), np.asarray(carry.state.env_steps)))
+    jax.tree.map(np.testing.assert_array_equal, *after)
+
+
+@pytest.mark.slow
+def test_nothing_compiles_after_the_first_iterations() -> None:
+    compiled: list[str] = []
+
+    def on_event(name: str, seconds: float, **rest: Any) -> None:
+        if name == "/jax/core/compile/backend_compile_duration":
+            compiled.append(name)
+
+    with started(toy_game(), "seeds=2") as (program, carry, lane):
+        program = program._replace(advance=program.compile(carry, lane))
+        carry = program.advance(carry, lane, 0, 2)
+        program.evaluate(carry, lane)
+        jax.monitoring.register_event_duration_secs_listener(on_event)
+        try:
+            carry = program.advance(carry, lane, 2, 20)
+            program.evaluate(carry, lane)
+            assert not compiled
+            jax.jit(lambda x: x + 1)(jnp.zeros(3)).block_until_ready()
+            assert compiled  # the listener does listen
+        finally:
+            jax.monitoring.clear_event_listeners()
+
+
+@pytest.mark.slow
+def test_evaluation_plays_as_many_episodes_of_every_game() -> None:
+    with started(toy_game(), "seeds=2", "eval_episodes=6") as (program, carry, lane):
+        metrics = program.evaluate(carry, lane)
+        assert metrics["test_length"].shape == (2,)
+        assert ((metrics["test_length"] >= 2) & (metrics["test_length"] <= 5)).all()
+        again = program.evaluate(carry, lane)  # greedy, and the toy draws nothing
+        np.testing.assert_array_equal(metrics["test_return"], again["test_return"])
+        played = program.record(carry, lane, [1], 3)
+        assert played.states.shape == (1, 3, 6, 2)
+        assert played.length[0, 0] == metrics["test_length"][1]
+        np.testing.assert_array_equal(played.states[0, 0, 0], [0, 0])
+
+
+@pytest.mark.slow
+def test_learning_on_the_host_ends_where_it_ends_on_the_device() -> None:
+    """VDN on the toy: the same greedy return, which is better than what it began with."""
+    job = job_in(
+        toy_game(),
+        *SMALL_RUN,
+        "method=vdn",
+        "total_steps=20800",
+        "eval_interval=20800",
+        "hidden_dim=32",
+        "batch_size=32",
+        "epsilon_steps=5000",
+        "gamma=1.0",
+    )
+    program = device_program(job.config, toy.make(), 1)
+    lane = sharding.place(job.lanes(), program.mesh)
+    *_, (_, _, on_device) = loop.run(program, program.init(lane), lane)
+    with host_program(job.config, toy_game(), 1) as program:
+        carry = program.init(lane)
+        untrained = program.evaluate(carry, lane)["test_return"]
+        *_, (_, _, on_host) = loop.run(program, carry, lane)
+    assert on_host.metrics["test_return"] == on_device.metrics["test_return"] > untrained
+
+
+def test_a_job_on_the_host_has_a_fingerprint_like_any_other() -> None:
+    job, other = job_in(toy_game(), *SMALL), job_in(toy_game(fault="die"), *SMALL, "lr=0.1")
+    assert job.fingerprint() == job_in(toy_game(), *SMALL).fingerprint()
+    assert job.fingerprint() != other.fingerprint()
