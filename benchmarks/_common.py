@@ -1,4 +1,4 @@
-"""What benchmarks share: processes that end with a line of JSON, and where figures come from."""
+"""What the benchmarks share: timed processes that print JSON, and what a record says of its origin."""
 
 from __future__ import annotations
 
@@ -11,27 +11,31 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from jaxvff.core import machine
 
 ROOT = Path(__file__).resolve().parents[1]
+Record: TypeAlias = dict[str, Any]  # a JSON object
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "flashbax", "jaxmarl")
 
 
 def last_json(
     command: Sequence[str], *, core: int | None = None, timeout_s: float | None = None
-) -> dict[str, Any]:
-    """Run a Python script in a process of its own, and read the last line of its output.
+) -> Record:
+    """Run a Python script in its own process and parse the last line that it prints.
 
     Args:
       command: the script and its arguments.
-      core: the one core that the process may use, where the system can pin it; None: all.
-      timeout_s: the process is killed after so many seconds.
+      core: the only core that the process may use, on systems that can pin a process; None: all.
+      timeout_s: seconds after which the process is killed; None: no limit.
+
+    Returns:
+      The JSON object on the last line of stdout.
 
     Raises:
-      subprocess.TimeoutExpired: it was.
-      SystemExit: it failed; the message ends with what it wrote to stderr.
+      subprocess.TimeoutExpired: the process ran for longer than `timeout_s`.
+      SystemExit: the process failed; the message ends with what it wrote to stderr.
     """
 
     def pin() -> None:
@@ -40,8 +44,11 @@ def last_json(
 
     done = subprocess.run(
         [sys.executable, *command],
-        capture_output=True, text=True, timeout=timeout_s, preexec_fn=pin,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        preexec_fn=pin,
+    )
     if done.returncode or not done.stdout:
         raise SystemExit(
             f"{Path(command[0]).name} failed ({done.returncode}):\n{done.stderr[-2000:]}"
@@ -50,19 +57,19 @@ def last_json(
 
 
 def end_children_on_term() -> None:
-    """Let SIGTERM end a benchmark as Ctrl-C does; what it runs would go on without it."""
+    """Make SIGTERM raise SystemExit, so that the processes which a benchmark started end too."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 def cpu_name() -> str:
-    """The processor's name, as well as the system tells it."""
+    """The processor's model name, or its architecture where the system gives no name."""
     info = Path("/proc/cpuinfo")
     names = [x for x in info.read_text().splitlines() if "model name" in x] if info.exists() else []
     return names[0].split(":", 1)[1].strip() if names else platform.processor()
 
 
-def about() -> dict[str, Any]:
-    """The machine, the versions, and our commit."""
+def about() -> Record:
+    """The machine, the package versions, and the commit of this repository."""
     packages = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
         "machine": {"cpu": cpu_name(), "cores": machine.cores(), "system": platform.system()},
@@ -72,8 +79,8 @@ def about() -> dict[str, Any]:
 
 
 def commit(folder: Path) -> str | None:
-    """The commit of a checkout, "+" behind it if tracked files have changed since."""
-    # Not -C: outside of a repository of its own, git would answer for one around it.
+    """The commit of a checkout, followed by "+" if tracked files have changed since."""
+    # Not -C: where `folder` is no repository, git would report the one that contains it.
     git = ["git", f"--git-dir={folder / '.git'}", f"--work-tree={folder}"]
     head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
     changed = subprocess.run([*git, "diff", "--quiet", "HEAD"], capture_output=True, cwd=folder)

@@ -1,4 +1,4 @@
-"""Time our training program in its parts, as benchmarks/_jaxmarl_peer.py times JaxMARL's.
+"""Time the parts of jaxvff's training program, as _jaxmarl_peer.py times those of JaxMARL.
 
   python benchmarks/_jaxvff_side.py --updates 20 --learn env=smax/3m method=qmix seeds=1 ...
 
@@ -10,14 +10,22 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
+from _common import Record
 
 from jaxvff.core import machine
-from jaxvff.runs.plan import plan
-from jaxvff.training import lanes, program, sharding
+from jaxvff.core.types import Env
+from jaxvff.learning.learner import Learner
+from jaxvff.runs.plan import Job, plan
+from jaxvff.training import sharding
+from jaxvff.training.lanes import Carry, Lane
+from jaxvff.training.program import Advance, device_program
+
+Output = TypeVar("Output")
 
 
 class Clock:
@@ -26,8 +34,8 @@ class Clock:
     def __init__(self) -> None:
         self.times: dict[str, float] = {}
 
-    def run(self, name: str, f: Any, *args: Any) -> Any:
-        """`f(*args)` when it is done; its seconds are added to `<name>_s` and `<name>_cpu_s`."""
+    def run(self, name: str, f: Callable[..., Output], *args: object) -> Output:
+        """Call `f` and wait for its result; add its seconds to `<name>_s` and `<name>_cpu_s`."""
         start, start_cpu = time.perf_counter(), time.process_time()
         out = jax.block_until_ready(f(*args))
         spent = (time.perf_counter() - start, time.process_time() - start_cpu)
@@ -36,69 +44,93 @@ class Clock:
             self.times[key] = self.times.get(key, 0.0) + seconds
         return out
 
+    def compile(self, f: jax.stages.Wrapped, *args: object) -> jax.stages.Compiled:
+        """Compile a jitted function ahead of time; its seconds count as `lower` and `compile`."""
+        return self.run("compile", self.run("lower", f.lower, *args).compile)
 
-def measure(overrides: list[str], updates: int, learn: bool) -> dict[str, Any]:
-    """The times of one group of lanes.
 
-    Args:
-      overrides: as for `jaxvff train`.
-      updates: iterations that are timed, after as many that warm up.
-      learn: with the learner; otherwise collect and store only.
-    """
-    (group,) = plan(overrides)
-    one, clock = group.config, Clock()
-    program = program.program(one, group.values[0].env, group.n_lanes)
-    lane = sharding.place(group.lanes(), program.mesh)
+class Work(NamedTuple):
+    """The iterations that are timed."""
 
-    def compiled(f: Any, *args: Any) -> Any:
-        lowered = clock.run("lower", f.lower, *args)
-        return clock.run("compile", lowered.compile)
+    updates: int  # iterations
+    learn: bool  # False: they collect and store, and take no gradient step
+    first_learning: int  # the number of the first iteration that learns
 
-    init = compiled(program.init, lane)
-    carry = clock.run("setup", init, lane)
-    advance = compiled(program.advance, carry, lane, 0, 1)
-    # The number of an iteration decides whether it learns: from the first one on, or not before
-    # `first`. So every call starts from 0 again.
-    first = one.first_learning_iteration
-    if learn != (first == 0):
-        raise SystemExit(f"learn_start={one.learn_start} does not fit --learn={learn}")
+    def run(self, advance: Advance, carry: Carry, lane: Lane) -> Carry:
+        """Run all iterations.
 
-    def go(carry: lanes.Carry) -> lanes.Carry:
-        left = updates
+        An iteration learns if its number is at least `first_learning`. So that all of them learn,
+        or none of them does, the numbers start from 0 again with each call of `advance`.
+        """
+        left = self.updates
         while left:
-            n = left if learn else min(left, first)
+            n = left if self.learn else min(left, self.first_learning)
             carry, left = advance(carry, lane, 0, n), left - n
         return carry
 
-    def counts(carry: lanes.Carry) -> tuple[int, int]:
-        learned = float(np.asarray(carry.totals["learned"])[0])  # iterations
-        return int(np.asarray(carry.state.env_steps).sum()), round(learned) * one.updates
 
-    # Sizes first: `advance` takes over the memory of the carry.
-    parameters = sum(x.size for x in jax.tree.leaves(carry.state.params)) // group.n_lanes
-    stored = jax.tree.leaves(carry.state.replay.experience)
-    size = sum(x.nbytes for x in stored) / group.n_lanes
-    del stored
-    carry = clock.run("warm_up", go, carry)
-    steps_before, learned_before = counts(carry)
-    carry = clock.run("second_run", go, carry)
-    steps_after, learned_after = counts(carry)
+def measure(overrides: list[str], updates: int, learn: bool) -> Record:
+    """Time the job that `overrides` ask for.
+
+    Args:
+      overrides: as for `jaxvff train`; they have to give a single job, played on the device.
+      updates: iterations that are timed, after as many that warm up.
+      learn: with the learner; otherwise collect and store only.
+
+    Raises:
+      SystemExit: `learn_start` contradicts `learn`.
+    """
+    (job,) = plan(overrides)
+    assert isinstance(job.env, Env)
+    clock, program = Clock(), device_program(job.config, job.env, job.n_lanes)
+    lane = sharding.place(job.lanes(), program.mesh)
+    work = Work(updates, learn, program.learner.first_iteration)
+    if learn != (work.first_learning == 0):
+        raise SystemExit(f"learn_start={job.config.learn_start} does not fit --learn={learn}")
+
+    # Compile, initialise, and note the sizes: `advance` takes over the memory of the carry.
+    carry = clock.run("setup", clock.compile(program.init, lane), lane)
+    advance = clock.compile(program.advance, carry, lane, 0, 1)
+    sizes = per_seed_sizes(job, program.learner, carry)
+
+    # Warm up, then time the same iterations again.
+    carry = clock.run("warm_up", work.run, advance, carry, lane)
+    steps_before, learned_before = counts(job, carry)
+    carry = clock.run("second_run", work.run, advance, carry, lane)
+    steps_after, learned_after = counts(job, carry)
+
     times = clock.times
     for name in ("s", "cpu_s"):
         times[f"first_run_{name}"] = times[f"setup_{name}"] + times.pop(f"warm_up_{name}")
         times[f"steady_{name}"] = times.pop(f"second_run_{name}") / updates
     return {
-        "seeds": group.n_lanes,
+        "seeds": job.n_lanes,
         "updates": updates,
         "grad_steps": learned_after - learned_before,  # of one seed
-        "env_steps": (steps_after - steps_before) / group.n_lanes,  # of one seed
-        "slots": updates * one.n_envs * one.segment_length,  # of one seed
-        "parameters": parameters,
-        "replay_bytes_per_seed": size,
-        "replay_slots_per_seed": one.buffer_size * one.segment_length,
+        "env_steps": (steps_after - steps_before) / job.n_lanes,  # of one seed
+        "slots": updates * job.config.n_envs * job.config.segment_length,  # of one seed
+        **sizes,
         "cores": machine.cores(),
         **times,
     }
+
+
+def per_seed_sizes(job: Job, learner: Learner, carry: Carry) -> dict[str, float]:
+    """Parameters of the networks that act and mix, and the size of replay, of one seed."""
+    state = carry.state.learner
+    parameters = sum(x.size for x in jax.tree.leaves(learner.acting(state)))
+    (replay,) = [size for size in learner.sizes(state) if size.name == "replay"]
+    return {
+        "parameters": parameters // job.n_lanes,
+        "replay_bytes_per_seed": replay.n_bytes / job.n_lanes,
+        "replay_slots_per_seed": job.config.buffer_size * job.config.segment_length,
+    }
+
+
+def counts(job: Job, carry: Carry) -> tuple[int, int]:
+    """Env steps of all seeds, and gradient steps of one seed, since the start."""
+    iterations = round(float(np.asarray(carry.totals["learned"])[0]))  # those that learned
+    return int(np.asarray(carry.state.env_steps).sum()), iterations * job.config.updates
 
 
 def main() -> None:

@@ -47,7 +47,7 @@ def peer(args: argparse.Namespace) -> dict[str, Any]:
 
 def ours(seeds: int, seconds: float, codec: bool = True) -> dict[str, Any]:
     """One timed program of ours; without the codec, every sample is computed on its own."""
-    from jaxvff.cli.main import bench
+    from jaxvff.cli import bench
     from jaxvff.runs.plan import plan
 
     (group,) = plan([*OURS, f"seeds={seeds}"])

@@ -71,7 +71,7 @@ def ours(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         run_dir, log = Path(folder) / "run", Path(folder) / "log"
         settings = {"env": f"smax/{name}", "seed": seed, **OURS, "run_dir": run_dir}
         overrides = [f"{k}={v}" for k, v in settings.items()]
-        command = [sys.executable, "-m", "jaxvff.cli.main", "train", *overrides]
+        command = [sys.executable, "-m", "jaxvff", "train", *overrides]
         curve: list[dict[str, Any]] = []
         with log.open("w") as output:
             began = time.monotonic()

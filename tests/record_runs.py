@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -167,7 +168,7 @@ def compare(one: Path, other: Path) -> int:
     return differing
 
 
-def _differences(a: object, b: object, where: str):  # noqa: ANN202
+def _differences(a: object, b: object, where: str) -> Iterator[str]:
     if isinstance(a, dict) and isinstance(b, dict):
         for key in sorted(a.keys() | b.keys()):
             if key not in a or key not in b:

@@ -33,7 +33,7 @@ def test_the_worked_example_of_a_mixer_is_one_file_and_one_row_and_trains(tmp_pa
     source = source.replace(first, f"from jaxvff.mixers.weighted_sum import WeightedSum\n{first}")
     methods.write_text(source)
     done = subprocess.run(
-        [sys.executable, "-m", "jaxvff.cli.main", "train", "method=weighted_sum", "method.hypernet_dim=32",
+        [sys.executable, "-m", "jaxvff", "train", "method=weighted_sum", "method.hypernet_dim=32",
          "seeds=2", "total_steps=300", "run_dir=run"],
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tree)}, capture_output=True, text=True,
     )  # fmt: skip

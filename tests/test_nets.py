@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxvff.core.types import EnvSpec
+from jaxvff.networks.heads import detached
 from jaxvff.networks.options import UTILITIES
 from jaxvff.networks.utility import Utility
 from tests.oracles import gru
@@ -111,7 +112,7 @@ def test_the_first_slot_sees_no_previous_action_whatever_came_before() -> None:
 
 @pytest.mark.parametrize("name", UTILITIES)
 def test_every_parameter_learns_from_detached_values_or_from_features_never_both(name: str) -> None:
-    net = Utility(UTILITIES[name](3, HIDDEN, detached=True), SPEC, HIDDEN, True, True, True)
+    net = Utility(UTILITIES[name](3, HIDDEN, detached), SPEC, True, True, True)
     params = net.init(jax.random.key(0))
     s = random_segment(np.random.default_rng(0), SPEC, SLOTS)
 

@@ -194,7 +194,7 @@ def test_a_checkpoint_of_two_devices_is_restored_on_one(tmp_path: Path) -> None:
     """Saved by a process with two devices, read by one with a single device."""
     script = (
         "import jax, sys; jax.config.update('jax_num_cpu_devices', int(sys.argv[1]));"
-        "from jaxvff import cli; sys.exit(cli.main(sys.argv[2:]))"
+        "from jaxvff.cli.main import main; sys.exit(main(sys.argv[2:]))"
     )
     folder = f"run_dir={tmp_path}/run"
     for n, args in ((2, ["train", *TINY, folder]), (1, ["evaluate", f"run={tmp_path}/run"])):
@@ -294,7 +294,7 @@ def test_every_seed_can_play_a_game_of_its_own() -> None:
     np.testing.assert_array_equal(job.values[0].env.params_for(6), games[1])
 
 
-TRAIN = [sys.executable, "-m", "jaxvff.cli.main", "train"]
+TRAIN = [sys.executable, "-m", "jaxvff", "train"]
 LONG = [*TINY, "total_steps=20000", "eval_interval=1000", "checkpoint_interval=2000"]
 
 

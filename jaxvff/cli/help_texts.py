@@ -135,7 +135,7 @@ def keys() -> str:
     return "\n".join(_row(*row) for row in rows)
 
 
-def _key(option) -> str:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def _key(option) -> str:  # type: ignore[no-untyped-def]
     values = "|".join(option.about.names)
     return f"{option.name}={values}{'*' * option.about.traced}"
 

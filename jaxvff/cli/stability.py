@@ -10,7 +10,10 @@ from jaxvff.cli.start import importing
 
 def run(args: list[str]) -> int:
     """Ask the lab, write every answer as soon as it is there, and show all."""
+    from jaxvff.lab import settings  # light: a mistake is answered before JAX is there
+
     only_claims = args[:1] == ["claims"]
+    asked = settings.load(args[only_claims:])
     with importing():
         from rich.console import Console
         from rich.progress import (
@@ -21,11 +24,10 @@ def run(args: list[str]) -> int:
             TimeRemainingColumn,
         )
 
-        from jaxvff.lab import questions, report, settings
+        from jaxvff.lab import questions, report
         from jaxvff.runs.folder import make_folder
 
-        asked = settings.load(args[only_claims:])
-        asked.table()
+        asked.table()  # a mistake in the game is one, too
     name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_stability_{asked.name}"
     folder = Path(asked.run_dir or Path("runs") / name)
     make_folder(folder)

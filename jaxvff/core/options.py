@@ -47,7 +47,9 @@ class About(NamedTuple):
 
 
 def option(default: Any, help: str, **about: Any) -> Any:
-    """A field with an option: `epsilon: float = option(0.1, "share of random actions", low=0)`.
+    """A dataclass field that is an option.
+
+    For instance `epsilon: float = option(0.1, "share of random actions", low=0, high=1)`.
 
     Args:
       default: its value where nobody sets it.
@@ -105,7 +107,7 @@ def check(options: object, prefix: str = "") -> None:
     Raises:
       UserError: the first one that does not fit.
     """
-    for each in options_of(type(options)):
+    for each in options_of(type(options)):  # type: ignore[arg-type]  # types are hashable
         check_value(each, getattr(options, each.name), prefix)
 
 

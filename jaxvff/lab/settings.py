@@ -36,7 +36,7 @@ class StabilityOptions:
 
     # The game
     game: str = option("a", "a published game, or random: payoffs from U(-10, 10)")
-    payoff: Any = option(  # noqa: RUF009  (makes a field)
+    payoff: Any = option(
         None, "the payoff tensor itself: nested lists, an axis per agent"
     )
     file: str | None = option(None, "path of a .npy, .yaml or .json file with the payoff tensor")
@@ -52,7 +52,7 @@ class StabilityOptions:
     fixed_mixer: bool = option(False, "the utilities move and the mixer does not, as in the paper")
     # What is measured
     points: int = option(200, "zero-loss points to find, half of them IGM-consistent", low=2)
-    temperatures: list[float] = option(  # noqa: RUF009  (makes a field)
+    temperatures: list[float] = option(
         [0.1, 0.3, 1.0, 3.0], "of the softmax policy, each above 0", unit="units of the utilities"
     )
     epsilon: float = option(0.1, "exploration rate of the ε-greedy policy", low=0, high=1)

@@ -1,4 +1,4 @@
-"""The loss of a sampled batch: equal samples merged, the rest vmapped, averaged over valid slots."""
+"""The loss of a sampled batch: equal samples merged, all others vmapped, averaged over slots."""
 
 from __future__ import annotations
 
@@ -52,14 +52,13 @@ def batch_loss(parts: Parts, x: BatchInput) -> tuple[Array, BatchOutput]:
     Returns:
       The loss `[]`, and what else came out.
     """
-    # Equal samples of a small game are merged: `count[M]` says how many each of them stands for.
-    stored, weight, _ = x.sample
+    # Equal samples of a small game are merged: `copies[M]` says how many each of them stands for.
+    stored, weight = x.sample.stored, x.sample.weight
     packed, n_sampled = stored.packed, len(jax.tree.leaves(stored)[0])
-    count, example = weight, jnp.arange(n_sampled)
-    if weight is None:
-        count = jnp.ones(n_sampled)
-        if parts.codec.merge is not None and x.extra is None:
-            packed, count, example = parts.codec.merge(packed, x.env_params)
+    copies = jnp.ones(n_sampled) if weight is None else weight
+    example = jnp.arange(n_sampled)
+    if weight is None and parts.codec.merge is not None and x.extra is None:
+        packed, copies, example = parts.codec.merge(packed, x.env_params)
 
     # The loss of each of them.
     def segment_loss(inputs: tuple[Tree, Array | None], recalled: Tree) -> tuple[Array, LossOutput]:
@@ -75,12 +74,12 @@ def batch_loss(parts: Parts, x: BatchInput) -> tuple[Array, BatchOutput]:
     mask, out = parts.memory.over_batch(segment_loss, (packed, x.extra), recalled)
 
     # Weights lower what a segment adds; they do not shrink what it is divided by (PER, §3.4).
-    n_valid = jnp.maximum(jnp.sum((count if weight is None else 1) * mask.T), 1)
+    n_valid = jnp.maximum(jnp.sum((copies if weight is None else 1) * mask.T), 1)
 
     def mean(values: Array) -> Array:
-        return jnp.sum(count[:, None] * values) / n_valid
+        return jnp.sum(copies[:, None] * values) / n_valid
 
     error = jnp.sum(out.metrics["td_error_abs"], axis=1) / jnp.maximum(jnp.sum(mask, axis=1), 1)
-    evaluated = Evaluated(out.found, stored.row, example, count, mean)
+    evaluated = Evaluated(out.found, stored.row, example, copies, mean)
     metrics = jax.tree.map(mean, out.metrics)
     return mean(out.per_slot), BatchOutput(metrics, error, evaluated)

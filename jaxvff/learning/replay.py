@@ -21,7 +21,7 @@ class Sample(NamedTuple):
 
     stored: Tree  # leaves [B, ...]
     weight: Array | None  # [B] importance weights in (0, 1]; None: all 1
-    index: Array | None  # [B] where they are in replay, for `prioritise`; None: nothing to rank
+    items: Array | None  # [B] where they are in replay, for `prioritise`; None: nothing to rank
 
 
 class Replay(NamedTuple):
@@ -70,7 +70,7 @@ def prioritised(options: ReplayOptions) -> Replay:
         return Sample(drawn.experience, weight / jnp.max(weight), drawn.indices)
 
     def prioritise(state: Tree, sample: Sample, error: Array) -> Tree:
-        return buffer.set_priorities(state, sample.index, error + 1e-6)  # never 0: never lost
+        return buffer.set_priorities(state, sample.items, error + 1e-6)  # never 0: never lost
 
     return Replay(buffer.init, buffer.add, sample, prioritise, _split, _join)
 

@@ -54,7 +54,7 @@ class Evaluated(NamedTuple):
     found: Tree  # LossOutput.found, leaves [M, ...]
     row: Tree  # SegmentMemory rows of the sampled segments, leaves [B]
     example: Array  # [M] int, the sampled segment that each one stands for
-    count: Array  # [M] how many each one stands for; 0: none
+    copies: Array  # [M] how many (or with which weight) each one stands for; 0: none
     mean: Callable[[Array], Array]  # [M, T] -> [], over the valid slots of the batch
 
 

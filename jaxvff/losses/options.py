@@ -56,8 +56,8 @@ class SearchOptions:
     )
     act_search: float = option(
         0.0,
-        "of ordered methods, on the device: share of steps in which the team plays what a search of "
-        "the joint value finds",
+        "of ordered methods, on the device: share of steps in which the team plays what a search "
+        "of the joint value finds",
         low=0,
         high=1,
     )

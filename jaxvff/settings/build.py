@@ -119,7 +119,6 @@ def _classes(asked: Mapping[str, Any]) -> tuple[type, type]:
 def _with_options(kind: type, asked: Mapping[str, Any], **context: object) -> Any:
     """An instance of a mixer or loss: a user's options, what is fixed, and what it has to know."""
     fields = {f.name for f in dataclasses.fields(kind)}
-    values = (
-        context | METHODS[asked["name"]].fixed | {k: v for k, v in asked.items() if k != "name"}
-    )
+    given = {k: v for k, v in asked.items() if k != "name"}
+    values = {**context, **METHODS[asked["name"]].fixed, **given}
     return kind(**{k: v for k, v in values.items() if k in fields})

@@ -129,7 +129,7 @@ class Config(
 
 
 TRACED = traced_names(Config)
-_Traced = namedtuple("Traced", TRACED)  # type: ignore[misc]  # noqa: PYI024  (made from metadata)
+_Traced = namedtuple("Traced", TRACED)  # type: ignore[misc]
 # Where results go, as if they went nowhere.
 OUTPUTS: dict[str, Any] = {o.name: o.default for o in options_of(OutputOptions)}
 

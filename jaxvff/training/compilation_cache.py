@@ -31,7 +31,7 @@ def set_up(options: OutputOptions) -> Path | None:
     where = os.environ.get(VARIABLE, "")
     if not options.compilation_cache or where == "off":
         return None
-    if os.environ.get("JAX_COMPILATION_CACHE_DIR") or jax.config.jax_compilation_cache_dir:
+    if jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return None
     folder = Path(where or platformdirs.user_cache_dir("jaxvff")) / _machine()
     try:
