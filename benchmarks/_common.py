@@ -1,4 +1,4 @@
-"""What the benchmarks share: timed processes that print JSON, and what a record says of its origin."""
+"""Shared by the benchmarks: how they run timed processes, and what a record says of its origin."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from typing import Any, TypeAlias
 from jaxvff.core import machine
 
 ROOT = Path(__file__).resolve().parents[1]
-Record: TypeAlias = dict[str, Any]  # a JSON object
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "flashbax", "jaxmarl")
+Record: TypeAlias = dict[str, Any]  # a JSON object
 
 
 def last_json(

@@ -6,6 +6,7 @@ The table is BONUSES in learning/options.py.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -77,49 +78,61 @@ def rnd(options: BonusOptions) -> Bonus:
     Source: Burda et al. (2019); eq. 31 of the paper. Differs from Burda: the error is normalised by
     its own deviation, not by that of its discounted sum, which replayed segments do not have.
     """
-    net = Features(options.rnd_dim)
-    optimizer = optax.scale_by_adam()
+    networks = _Distillation(Features(options.rnd_dim), optax.scale_by_adam())
+    return Bonus(networks.init, networks.reward, networks.update)
 
-    def error(params: Params, bonus: Rnd, batch: Segment) -> Array:
-        std = jnp.sqrt(bonus.states.var + 1e-8)
-        x = jnp.clip((batch.state - bonus.states.mean) / std, -CLIP, CLIP)
-        wanted = jax.lax.stop_gradient(net.apply(bonus.frozen, x))
-        return jnp.mean((net.apply(params, x) - wanted) ** 2, axis=-1)  # type: ignore[operator]
 
-    def init(key: Array, size: int) -> Rnd:
+class _Distillation(NamedTuple):
+    """The static parts of RND; its methods are pure functions of an Rnd."""
+
+    net: Features
+    optimizer: optax.GradientTransformation
+
+    def init(self, key: Array, size: int) -> Rnd:
+        """Two random networks for states of `size` numbers; nothing is known of these."""
         predictor, target = jax.random.split(key)
-        params = net.init(predictor, jnp.zeros(size))
+        params = self.net.init(predictor, jnp.zeros(size))
         return Rnd(
             params=params,
-            frozen=net.init(target, jnp.zeros(size)),
-            opt_state=optimizer.init(params),
+            frozen=self.net.init(target, jnp.zeros(size)),
+            opt_state=self.optimizer.init(params),
             states=Moments(jnp.zeros(size), jnp.ones(size), jnp.zeros(())),
             errors=Moments(jnp.zeros(()), jnp.ones(()), jnp.zeros(())),
         )
 
-    def reward(bonus: Rnd, batch: Segment) -> Array:
-        novelty = error(bonus.params, bonus, batch) / jnp.sqrt(bonus.errors.var + 1e-8)
+    def reward(self, bonus: Rnd, batch: Segment) -> Array:
+        """The error at the state that each slot leads to, in standard deviations: `[B, T]`."""
+        novelty = self._error(bonus.params, bonus, batch) / jnp.sqrt(bonus.errors.var + 1e-8)
         reached = jnp.concatenate([novelty[:, 1:], novelty[:, :1]], axis=1)
         return jax.lax.stop_gradient(jnp.where(batch.mask, reached, 0.0))
 
-    def update(bonus: Rnd, batch: Segment, lr: Array) -> Rnd:
+    def update(self, bonus: Rnd, batch: Segment, lr: Array) -> Rnd:
+        """One gradient step of the predictor; moments of the states that transitions lead to."""
         before = jnp.concatenate([jnp.zeros_like(batch.mask[:, :1]), batch.mask[:, :-1]], axis=1)
-        reached = before.astype(jnp.float32)  # [B, T], the states that transitions lead to
+        reached = before.astype(jnp.float32)  # [B, T]
         bonus = bonus._replace(states=_updated(bonus.states, batch.state, reached))
-
-        def loss(params: Params) -> tuple[Array, Array]:
-            errors = error(params, bonus, batch)
-            return jnp.sum(reached * errors) / jnp.maximum(jnp.sum(reached), 1), errors
-
+        loss = partial(self._loss, bonus=bonus, batch=batch, reached=reached)
         grads, errors = jax.grad(loss, has_aux=True)(bonus.params)
-        steps, opt_state = optimizer.update(grads, bonus.opt_state)
+        steps, opt_state = self.optimizer.update(grads, bonus.opt_state)
         return bonus._replace(
             params=jax.tree.map(lambda p, u: p - lr * u, bonus.params, steps),
             opt_state=opt_state,
             errors=_updated(bonus.errors, errors, reached),
         )
 
-    return Bonus(init, reward, update)
+    def _loss(
+        self, params: Params, *, bonus: Rnd, batch: Segment, reached: Array
+    ) -> tuple[Array, Array]:
+        """The mean error `[]` over reached states, and all errors `[B, T]`."""
+        errors = self._error(params, bonus, batch)
+        return jnp.sum(reached * errors) / jnp.maximum(jnp.sum(reached), 1), errors
+
+    def _error(self, params: Params, bonus: Rnd, batch: Segment) -> Array:
+        """Mean squared distance of the predictor from the frozen network: `[B, T]`."""
+        std = jnp.sqrt(bonus.states.var + 1e-8)
+        x = jnp.clip((batch.state - bonus.states.mean) / std, -CLIP, CLIP)
+        target = jax.lax.stop_gradient(self.net.apply(bonus.frozen, x))
+        return jnp.mean((self.net.apply(params, x) - target) ** 2, axis=-1)  # type: ignore[operator]
 
 
 def _updated(old: Moments, x: Array, weight: Array) -> Moments:

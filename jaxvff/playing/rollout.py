@@ -25,6 +25,8 @@ from jaxvff.core.types import (
 from jaxvff.networks.utility import Utility
 
 Act = Callable[[Array, Array, Array], Array]  # (key, q[A, U], avail[A, U]) -> action[A]
+# A core.types.Revise of one state: (key, action[A], q[A, U], avail[A, U], features[A, H]) -> [A]
+ReviseNow = Callable[[Array, Array, Array, Array, Array], Array]
 
 
 class Player(NamedTuple):
@@ -72,27 +74,31 @@ def begin(player: Player, key: Array) -> Play:
 
 def decide(
     utility: Utility,
-    act: Act,
     params: Params,
     memory: Memory,
+    *,
+    act: Act,
     obs: Array,
     avail: Array,
     is_first: Array,
     key: Array,
-    revise: Callable[[Array, Array, Array, Array, Array], Array] | None = None,
+    revise: ReviseNow | None = None,
 ) -> Memory:
-    """What a team does after `obs[A, O]`, with `avail[A, U]`: the memory that holds the actions.
+    """What a team does after an observation.
 
     Args:
       utility: the utility networks.
-      act: how actions are picked.
       params: of the utility networks.
       memory: of the slot before; at the start of an episode, zeros.
-      obs: observations.
-      avail: available actions.
+      act: how agents pick actions.
+      obs: observations `[A, O]`.
+      avail: available actions `[A, U]` bool.
       is_first: `[]` bool, the start of an episode.
       key: PRNG key.
-      revise: a Revise of this state.
+      revise: what the team does instead.
+
+    Returns:
+      The memory after it, which holds the actions.
     """
     inputs = utility.inputs(obs, memory.last_action, is_first)
     carry, q, features = utility.step(params, memory.carry, inputs)
@@ -103,14 +109,30 @@ def decide(
 
 
 def advance(player: Player, play: Play, key: Array) -> tuple[Play, View, Array, Outcome]:
-    """Observe, act, and step: `(the play after that, what was seen, the action, the outcome)`."""
+    """Observe, act, and step once.
+
+    Args:
+      player: who plays where.
+      play: the game before the step.
+      key: PRNG key.
+
+    Returns:
+      `(the game after it, what was seen before, the actions [A], the outcome)`.
+    """
     act_key, step_key = jax.random.split(key)
     view = player.env.observe(play.env_state, player.env_params)
     revise = player.revise and partial(player.revise, view.state)
     memory = decide(
-        player.utility, player.act, player.params, play.memory, view.obs, view.avail,
-        play.length == 0, act_key, revise,
-    )  # fmt: skip
+        player.utility,
+        player.params,
+        play.memory,
+        act=player.act,
+        obs=view.obs,
+        avail=view.avail,
+        is_first=play.length == 0,
+        key=act_key,
+        revise=revise,
+    )
     action = memory.last_action
     env_state, outcome = player.env.step(step_key, play.env_state, action, player.env_params)
     after = Play(

@@ -6,18 +6,18 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxvff.core.errors import UserError
+from jaxvff.core.types import Array, Tree
 
 MANIFEST = "manifest.json"
 
 
-def save(folder: Path, step: int, tree: Any, run: str = "") -> Path:
+def save(folder: Path, step: int, tree: Tree, run: str = "") -> Path:
     """Write `tree` as `folder/<step>`, then remove older checkpoints.
 
     The older ones stay until the new one is complete, so that a crash, a Ctrl-C or a full disk
@@ -55,7 +55,7 @@ def latest(folder: Path) -> Path | None:
     return folder / str(max(steps)) if steps else None
 
 
-def restore(path: Path, like: Any, run: str = "") -> tuple[int, Any]:
+def restore(path: Path, like: Tree, run: str = "") -> tuple[int, Tree]:
     """The step and the tree of a checkpoint; the files are only read.
 
     Args:
@@ -102,23 +102,23 @@ def restore(path: Path, like: Any, run: str = "") -> tuple[int, Any]:
     return step, _from_arrays(jax.tree.map(np.asarray, arrays), like)
 
 
-def layout(tree: Any) -> dict[str, str]:
+def layout(tree: Tree) -> dict[str, str]:
     """The path, type and shape of every leaf."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}" for path, x in leaves}
 
 
-def _is_key(x: Any) -> bool:
+def _is_key(x: Array) -> bool:
     return bool(jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key))
 
 
-def _to_arrays(tree: Any) -> dict[str, Any]:
+def _to_arrays(tree: Tree) -> dict[str, Array]:
     """PRNG keys as integers, and a flat dict: what every orbax version can store."""
     leaves = jax.tree.leaves(tree)
     return {f"{i:04d}": jax.random.key_data(x) if _is_key(x) else x for i, x in enumerate(leaves)}
 
 
-def _from_arrays(arrays: dict[str, Any], like: Any) -> Any:
+def _from_arrays(arrays: dict[str, Array], like: Tree) -> Tree:
     leaves, structure = jax.tree.flatten(like)
     restored = [
         jax.random.wrap_key_data(arrays[f"{i:04d}"]) if _is_key(x) else arrays[f"{i:04d}"]

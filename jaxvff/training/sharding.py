@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxvff.core.machine import cores
+from jaxvff.core.types import Tree
 
 
 def use_all_cores() -> None:
@@ -29,7 +29,9 @@ def lane_mesh(n_lanes: int) -> Mesh:
     return Mesh(np.array(devices[: largest_divisor(n_lanes, len(devices))]), ("seed",))
 
 
-def over_lanes(f: Callable, mesh: Mesh, n_lanes: int, per_device: int) -> Callable:
+def over_lanes(
+    f: Callable[..., Tree], mesh: Mesh, n_lanes: int, per_device: int
+) -> Callable[..., Tree]:
     """`f(lane, *shared)` for one lane -> the same for all lanes, over devices and in turns.
 
     Each device vmaps at most `per_device` lanes at once and takes the next ones when those are
@@ -49,26 +51,24 @@ def over_lanes(f: Callable, mesh: Mesh, n_lanes: int, per_device: int) -> Callab
     if 4 * block < per_device:  # a prime number of lanes, say: all at once beats one by one
         block = here
 
-    def local(lanes: Any, *shared: Any) -> Any:
-        def one(lane: Any) -> Any:
-            return f(lane, *shared)
-
+    def on_one_device(lanes: Tree, *shared: Tree) -> Tree:
         if block == here:
-            return jax.vmap(one)(lanes)
-        return jax.lax.map(one, lanes, batch_size=block)
+            return jax.vmap(lambda lane: f(lane, *shared))(lanes)
+        return jax.lax.map(lambda lane: f(lane, *shared), lanes, batch_size=block)
 
-    lane, same = PartitionSpec("seed"), PartitionSpec()
-
-    def call(lanes: Any, *shared: Any) -> Any:
-        specs = (lane, *[same] * len(shared))
+    def call(lanes: Tree, *shared: Tree) -> Tree:
+        split, same = PartitionSpec("seed"), PartitionSpec()
+        specs = (split, *[same] * len(shared))
         # check_vma off: it follows collectives, of which there are none here.
-        mapped = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=lane, check_vma=False)
+        mapped = jax.shard_map(
+            on_one_device, mesh=mesh, in_specs=specs, out_specs=split, check_vma=False
+        )
         return mapped(lanes, *shared)
 
     return call
 
 
-def place(tree: Any, mesh: Mesh) -> Any:
+def place(tree: Tree, mesh: Mesh) -> Tree:
     """Put a tree whose leaves have a leading lane axis on the mesh."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec("seed")))
 

@@ -175,13 +175,13 @@ def _act_in_game(
     before = jax.tree.map(lambda x: jnp.where(seen.is_first, jnp.zeros_like(x), x), memory)
     after = rollout.decide(
         utility,
-        act,
         params,
         before,
-        seen.obs,
+        act=act,
+        obs=seen.obs,
         # A game that does not wait shows zeros: no action. Its choice is discarded below.
-        seen.avail | ~seen.waiting,
-        seen.is_first,
-        key,
+        avail=seen.avail | ~seen.waiting,
+        is_first=seen.is_first,
+        key=key,
     )
     return jax.tree.map(lambda a, b: jnp.where(seen.waiting, a, b), after, memory)
