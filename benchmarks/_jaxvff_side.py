@@ -83,7 +83,7 @@ def measure(overrides: list[str], updates: int, learn: bool) -> Record:
     (job,) = plan(overrides)
     assert isinstance(job.env, Env)
     clock, program = Clock(), device_program(job.config, job.env, job.n_lanes)
-    lane = sharding.place(job.lanes(), program.mesh)
+    lane = sharding.spread(job.lanes(), program.mesh)
     work = Work(updates, learn, program.learner.first_iteration)
     if learn != (work.first_learning == 0):
         raise SystemExit(f"learn_start={job.config.learn_start} does not fit --learn={learn}")

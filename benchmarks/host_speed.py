@@ -142,7 +142,7 @@ def inference(pool: Pool, job: Job) -> Callable[[], int]:
 
 
 class Learning:
-    """Runs iterations of the training loop; each call is one iteration and returns its env steps."""
+    """The training loop: each call runs one iteration and returns its env steps."""
 
     def __init__(self, program: Program, lane: Lane) -> None:
         self._lane = lane
@@ -206,7 +206,7 @@ def measure(task: str, rounds: int, seconds: float) -> Record:
     assert isinstance(env, HostEnv)
     rates: dict[str, list[float]] = {side: [] for side in SIDES}
     with Pool(env, GAMES, [0]) as pool, execute.open_program(job) as program:
-        learning = Learning(program, sharding.place(job.lanes(), program.mesh))
+        learning = Learning(program, sharding.spread(job.lanes(), program.mesh))
         plays: dict[str, Callable[[], int]] = {
             "wrappers": wrappers(task, env),
             "serial": serial(env),

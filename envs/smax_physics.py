@@ -4,7 +4,7 @@ The rules and the random numbers are those of JaxMARL's SMAX._world_step and of 
 there (Rutherford et al., 2024), so that both agree but for rounding. What differs is the layout.
 Here the axis of the battles comes last, where a processor takes many of them in one instruction;
 in JaxMARL the last axis is that of the two coordinates. On one core, with 128 battles of 3m, that
-makes this part 3.8 times as fast (docs/design.md).
+makes this part 3.8 times as fast (docs/decisions.md).
 """
 
 from __future__ import annotations

@@ -5,5 +5,5 @@ from __future__ import annotations
 import os
 
 # Tests compile a hundred small programs and run each for a moment: half the time goes without
-# LLVM's optimisation. The training loop asks for its own level (jaxvff/train.py) and keeps it.
+# LLVM's optimisation. The training loop asks for its own level (training/program.py) and keeps it.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"

@@ -30,7 +30,7 @@ def start_in(envs: list[Env], *overrides: str) -> tuple[Program, Carry, Lane]:
 def start_job(job: Job) -> tuple[Program, Carry, Lane]:
     """The program, fresh carry and lanes of a job on the device."""
     program = device_program(job.config, job.env, job.n_lanes)
-    lane = sharding.place(job.lanes(), program.mesh)
+    lane = sharding.spread(job.lanes(), program.mesh)
     return program, program.init(lane), lane
 
 

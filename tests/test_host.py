@@ -31,7 +31,7 @@ from tests.lanes import params_of
 def started(env: HostEnv, *overrides: str) -> Iterator[tuple[Program, Carry, Lane]]:
     job = job_in(env, *SMALL, *overrides)
     with host_program(job.config, env, job.n_lanes) as program:
-        lane = sharding.place(job.lanes(), program.mesh)
+        lane = sharding.spread(job.lanes(), program.mesh)
         yield program, program.init(lane), lane
 
 
@@ -275,7 +275,7 @@ def test_learning_on_the_host_ends_where_it_ends_on_the_device() -> None:
         "gamma=1.0",
     )
     program = device_program(job.config, toy.make(), 1)
-    lane = sharding.place(job.lanes(), program.mesh)
+    lane = sharding.spread(job.lanes(), program.mesh)
     *_, (_, _, on_device) = loop.run(program, program.init(lane), lane)
     with host_program(job.config, toy_game(), 1) as program:
         carry = program.init(lane)

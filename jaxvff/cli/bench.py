@@ -76,7 +76,7 @@ def _measure(job: Job, program: Program, seconds: float) -> dict[str, Any]:
     from jaxvff.core.sizes import nbytes
     from jaxvff.training import sharding
 
-    lane = sharding.place(job.lanes(), program.mesh)
+    lane = sharding.spread(job.lanes(), program.mesh)
     began = time.perf_counter()
     carry = jax.block_until_ready(program.init(lane))
     init_s = time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""Where results go: files that are written whole or line by line, and the terminal."""
+"""Files that are written whole or not at all, and values as JSON."""
 
 from __future__ import annotations
 

@@ -171,7 +171,8 @@ class Crew(NamedTuple):
 class HostEnv(NamedTuple):
     """An environment on the host: a game that worker processes play, from jaxvff.envs.host.
 
-    It has what an Env has but for its functions; jaxvff.playing.host plays it.
+    It has the same sizes, params, codec and renderer as an Env, and no functions: worker processes
+    step it, and jaxvff.playing.host talks to them.
     """
 
     spec: EnvSpec
@@ -202,7 +203,7 @@ class Codec(NamedTuple):
     """How a segment is stored in replay, and rebuilt from it.
 
     What `unpack` makes without looking at `stored` is the same for every sample of a batch, and a
-    vmap over the batch then computes everything that follows from it once (see docs/design.md).
+    vmap over the batch then computes everything that follows from it once (see docs/decisions.md).
     """
 
     pack: Callable[[Segment], Tree]

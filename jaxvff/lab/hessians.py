@@ -101,7 +101,7 @@ def compiled(
 def spectrum(at_points: SecondDerivatives) -> Spectrum:
     """The spectrum of every point, from derivatives with a leading axis [K].
 
-    The linear algebra is dense and runs on the host (see docs/design.md, Traps).
+    The linear algebra is dense and runs on the host (see docs/decisions.md, Traps).
     """
     matrices = map(np.asarray, at_points)
     points = [_spectrum_of(*each) for each in zip(*matrices, strict=True)]

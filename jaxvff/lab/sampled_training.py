@@ -88,7 +88,7 @@ def run(
     """
     n_lanes = len(starts.lr)
     program = _program(model, n_lanes, optimizer, updates, per_device)
-    return jax.device_get(program(sharding.place(starts, sharding.lane_mesh(n_lanes)), policy))
+    return jax.device_get(program(sharding.spread(starts, sharding.lane_mesh(n_lanes)), policy))
 
 
 @functools.lru_cache(maxsize=4)

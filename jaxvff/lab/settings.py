@@ -36,9 +36,7 @@ class StabilityOptions:
 
     # The game
     game: str = option("a", "a published game, or random: payoffs from U(-10, 10)")
-    payoff: Any = option(
-        None, "the payoff tensor itself: nested lists, an axis per agent"
-    )
+    payoff: Any = option(None, "the payoff tensor itself: nested lists, an axis per agent")
     file: str | None = option(None, "path of a .npy, .yaml or .json file with the payoff tensor")
     n_agents: int = option(2, "agents of game=random", low=2)
     n_actions: int = option(3, "actions per agent of game=random", low=2)

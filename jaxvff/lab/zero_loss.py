@@ -56,7 +56,7 @@ def find(model: TabularModel, payoff: np.ndarray, *, n_points: int, seed: int) -
     chosen = allot(payoff, n_points)
     consistent = is_optimal(payoff, chosen)
     quota = {kind: int(np.sum(consistent == kind)) for kind in KINDS}
-    # One start at a time: batched QR can deadlock XLA's thread pool (docs/design.md).
+    # One start at a time: batched QR can deadlock XLA's thread pool (docs/decisions.md).
     fit = jax.jit(lambda y, starts: jax.lax.map(lambda start: _fit(model, y, *start), starts))
     keys = jax.random.split(jax.random.key(seed), (MAX_ROUNDS, n_points))
 

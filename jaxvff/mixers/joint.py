@@ -25,7 +25,7 @@ class Joint(nn.Module):
     `action_dim` numbers that the state weighs and one that is added in any state, all zero at
     first: a joint-action learner (Claus & Boutilier, 1998). Independent payoffs need as many
     numbers as there are payoffs. Where payoffs have structure a list did not help, and its noise
-    disturbed the order of the utilities (docs/design.md); hence there is none by default.
+    disturbed the order of the utilities (docs/decisions.md); hence there is none by default.
     """
 
     spec: EnvSpec

@@ -115,7 +115,7 @@ class Utility(NamedTuple):
             return q, features
 
         # Backwards, a slot is computed again rather than read back: ten arrays [T, A, H] of memory
-        # less per segment, and no slower on a CPU (docs/design.md).
+        # less per segment, and no slower on a CPU (docs/decisions.md).
         @jax.checkpoint
         def slot(carry: Array, x: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
             inputs, is_first = x

@@ -132,7 +132,7 @@ def restored(saved: Path, job: Job, program: Program, lane: Lane) -> tuple[int, 
             f"total_steps={job.config.total_steps} is less than the "
             f"{iteration * job.config.steps_per_iteration} steps of checkpoint {saved}; raise it"
         )
-    return iteration, sharding.place(carry, program.mesh)
+    return iteration, sharding.spread(carry, program.mesh)
 
 
 class Trained(NamedTuple):
@@ -163,7 +163,7 @@ def newest(folder: Path, job: Job, program: Program) -> Trained:
     saved = checkpoint.latest(folder / CHECKPOINTS)
     if saved is None:
         raise UserError(f"{folder} has no checkpoint yet; wait for one or train again")
-    lane = sharding.place(job.lanes(), program.mesh)
+    lane = sharding.spread(job.lanes(), program.mesh)
     iteration, carry = restored(saved, job, program, lane)
     return Trained(carry, lane, iteration)
 
@@ -209,11 +209,11 @@ class _Sitting:
         self._write_configs()
 
         # Where it starts.
-        lane = sharding.place(job.lanes(), program.mesh)
+        lane = sharding.spread(job.lanes(), program.mesh)
         saved = checkpoint.latest(self._folder / CHECKPOINTS) if resume else None
-        watcher.on_wait(job, "compiling, part 1 of 2: the start")
+        watcher.on_wait(job, "compiling the start")
         start, carry = restored(saved, job, program, lane) if saved else (0, program.init(lane))
-        watcher.on_wait(job, "compiling, part 2 of 2: training")
+        watcher.on_wait(job, "compiling the training")
         program, compile_s = _compile(program, carry, lane, start)
 
         # Training. The loop donates the carry that it is given.
@@ -228,6 +228,7 @@ class _Sitting:
             save_every=save_every,
             stop_early=watcher.stop_early,
             on_progress=lambda i: watcher.on_progress(job, i * steps_per_iteration),
+            on_wait=lambda what: watcher.on_wait(job, what),
         )
         metrics: dict[str, np.ndarray] = {}
         iteration, last_saved, latest = start, start, carry

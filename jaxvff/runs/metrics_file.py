@@ -1,4 +1,4 @@
-"""metrics.jsonl."""
+"""metrics.jsonl: one report a line, kept in step with the checkpoints."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxvff.core.files import plain, write_text
 
 
 class JsonLines:
-    """A file of one JSON object a line, flushed at every line; a Sink (jaxvff/sinks.py).
+    """A file of one JSON object a line, flushed at every line; a Sink (runs/sinks.py).
 
     When a run resumes, lines after the step of its checkpoint are dropped first, so that the
     file is the same as without the interruption.

@@ -1,7 +1,7 @@
 """Where learning curves go besides metrics.jsonl: TensorBoard and Weights & Biases, when asked.
 
 A new sink is a class with `write` and `close`, a row in SINKS, an extra of that name in
-pyproject.toml, and a field of that name in Config, off by default.
+pyproject.toml, and an option of that name in settings/run_options.py, off by default.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Destination(NamedTuple):
     """What a sink is told before the first report."""
 
     folder: Path  # where the metrics.jsonl of these values is
-    run: str  # name of the run's folder, which is above it where a run has several groups
+    run: str  # name of the run's folder, which is above it where a run has several jobs
     values: list[tuple[dict[str, Any], Config]]  # label and config of each sweep value
     resume_step: int | None  # of the checkpoint that training goes on from
 

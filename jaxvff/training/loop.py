@@ -26,6 +26,14 @@ class Report(NamedTuple):
     wall_s: float  # since the generator started
 
 
+class Item(NamedTuple):
+    """What the loop yields: where the run is, and what it has to say."""
+
+    iteration: int  # iterations done
+    carry: Carry
+    report: Report | None  # None: between two reports
+
+
 def run(
     program: Program,
     carry: Carry,
@@ -35,8 +43,9 @@ def run(
     save_every: int = 0,
     stop_early: Callable[[], bool] = lambda: False,
     on_progress: Callable[[int], None] = lambda iteration: None,
-) -> Iterator[tuple[int, Carry, Report | None]]:
-    """Train, and yield `(iteration, carry, report)` at every interval.
+    on_wait: Callable[[str], None] = lambda what: None,
+) -> Iterator[Item]:
+    """Train, and yield an Item at every interval.
 
     The report is None at an item between reports: where `save_every` asks for one, and the last
     item if `stop_early()` became true. Every carry that comes out continues bit for bit; the one
@@ -50,13 +59,15 @@ def run(
       save_every: iterations between items that are there to be saved; 0: none.
       stop_early: asked about twice a second, in large runs every ten seconds.
       on_progress: told the iterations done, as often.
+      on_wait: told what is waited for before something long that is no iteration.
     """
     config, began = program.config, time.perf_counter()
     interval = config.iterations(config.eval_interval)
     iteration, chunk = start, 1
     # However little a call does, it copies the state of all lanes: that has to stay a tenth of it.
     copying = sizes.nbytes(carry) / COPIED
-    wanted = min(max(SUBCHUNK_S[0], 10 * copying), SUBCHUNK_S[1])
+    wanted_s = min(max(SUBCHUNK_S[0], 10 * copying), SUBCHUNK_S[1])
+    evaluated = False
     while iteration < config.n_iterations:
         stops = [(iteration // n + 1) * n for n in (interval, save_every) if n]
         goal = min(*stops, config.n_iterations)
@@ -66,19 +77,21 @@ def run(
             carry = jax.block_until_ready(program.advance(carry, lane, iteration, stop))
             elapsed = time.perf_counter() - called
             if iteration > start:  # the first call compiles
-                chunk = max(1, round((stop - iteration) * min(wanted / elapsed, 8)))
+                chunk = max(1, round((stop - iteration) * min(wanted_s / elapsed, 8)))
             iteration = stop
             on_progress(iteration)
             if stop_early() and iteration < goal:
-                yield iteration, carry, None
+                yield Item(iteration, carry, None)
                 return
         report = None
         if iteration % interval == 0 or iteration == config.n_iterations:
-            metrics = report_metrics(program, carry, lane)
+            if not evaluated:
+                on_wait("compiling the greedy evaluation")
+            metrics, evaluated = report_metrics(program, carry, lane), True
             step = iteration * config.steps_per_iteration
             report = Report(step, metrics, time.perf_counter() - began)
             carry = carry._replace(totals=jax.tree.map(jnp.zeros_like, carry.totals))
-        yield iteration, carry, report
+        yield Item(iteration, carry, report)
         if stop_early():
             return
 

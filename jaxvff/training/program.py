@@ -34,7 +34,7 @@ from jaxvff.training import lanes, sharding
 from jaxvff.training.lanes import Carry, Lane, LaneState
 
 # LLVM's effort on a CPU. Initialisation runs once: compiling it at 0 takes a third of the time; for
-# the training loop 1 is as fast as the default and compiles in 70 % of the time (docs/design.md).
+# the training loop 1 is as fast as the default and compiles in 70 % of the time (docs/decisions.md).
 CPU_EFFORT = {"init": 0, "advance": 1}
 
 Advance = Callable[..., Carry]  # (carry, lane, start, stop); donates the carry

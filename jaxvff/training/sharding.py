@@ -17,7 +17,7 @@ def use_all_cores() -> None:
     """Let JAX see every core as a device; without effect once JAX has started.
 
     The operations of one lane are too small for XLA to spread over cores, lanes are not: on two
-    cores this doubles the throughput (docs/design.md).
+    cores this doubles the throughput (docs/decisions.md).
     """
     with contextlib.suppress(RuntimeError):  # what JAX raises when its devices are already made
         jax.config.update("jax_num_cpu_devices", cores())
@@ -68,8 +68,8 @@ def over_lanes(
     return call
 
 
-def place(tree: Tree, mesh: Mesh) -> Tree:
-    """Put a tree whose leaves have a leading lane axis on the mesh."""
+def spread(tree: Tree, mesh: Mesh) -> Tree:
+    """Spread a tree, whose leaves have a leading axis of lanes, over the devices of a mesh."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec("seed")))
 
 
