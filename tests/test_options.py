@@ -1,0 +1,118 @@
+"""Options say once what they are: checks, help, the reference page and traced names follow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from jaxvff.core import options
+from jaxvff.core.errors import UserError
+from jaxvff.core.options import option, options_of
+from jaxvff.core.registry import Registry
+from jaxvff.envs import ENVS
+from jaxvff.settings import config, overrides, reference, sweep
+from jaxvff.settings.config import COMPONENTS, TRACED, Config
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """Options of every kind."""
+
+    count: int = option(3, "a whole number", unit="eggs", low=1, high=9)
+    share: float = option(0.5, "a number", low=0, above=True, high=1, traced=True)
+    on: bool = option(True, "a switch")
+    name: str = option("a", "a choice", names=("a", "b"))
+    limit: int | None = option(None, "a whole number or nothing", low=0)
+
+    def __post_init__(self) -> None:
+        options.check(self, "x.")
+
+
+def test_values_that_fit_are_taken() -> None:
+    assert Example().count == 3
+    taken = Example(count=9, share=1, on=False, name="b", limit=0)
+    assert (taken.share, taken.limit) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"count": 0}, r"x.count=0 is out of range; expected a value in \[1, 9\], such as 3"),
+        ({"count": 10}, r"x.count=10 is out of range"),
+        ({"count": 2.0}, r"x.count=2.0 must be a whole number in \[1, 9\], such as 3"),
+        ({"count": True}, "x.count=True must be a whole number"),
+        ({"count": None}, "x.count=None must be a whole number"),
+        ({"share": 0}, r"x.share=0 is out of range; expected a value in \(0, 1\]"),
+        ({"share": float("nan")}, "x.share=nan is out of range"),
+        ({"share": float("inf")}, "x.share=inf is out of range"),
+        ({"share": "half"}, "x.share='half' must be a number"),
+        ({"on": 1}, "x.on=1 must be true or false"),
+        ({"name": "c"}, "x.name='c' is unknown; choose one of a, b"),
+        ({"limit": -1}, "x.limit=-1 is out of range"),
+        ({"limit": "no"}, "x.limit='no' must be a whole number"),
+    ],
+)
+def test_values_that_do_not_fit_are_named_with_a_remedy(given: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Example(**given)
+
+
+def test_an_unknown_option_gets_the_closest_name() -> None:
+    with pytest.raises(UserError, match=r"x\.cuont is no option of examples; did you mean count"):
+        options.make(Example, {"cuont": 3}, "x.", "examples")
+    assert options.make(Example, {"count": 4}, "x.", "examples").count == 4
+
+
+def test_traced_options_are_those_that_say_so() -> None:
+    assert options.traced_names(Example) == ("share",)
+    asked = config.load(["lr=0.25"])
+    assert set(asked.traced()._fields) == set(TRACED)
+    assert asked.traced().lr == 0.25
+    assert {o.name for o in options_of(Config) if o.about.traced} == set(TRACED)
+    # Equal but for traced options and outputs: one program.
+    other = config.load(["lr=0.5", "epsilon_end=0.9", "run_dir=elsewhere"])
+    assert asked.static() == other.static() != config.load(["batch_size=64"]).static()
+
+
+def test_every_option_says_what_it_does_and_how_large_it_may_be() -> None:
+    kinds = [*COMPONENTS, *(ENVS[name].options for name in ENVS)]
+    for each in (o for kind in kinds for o in options_of(kind)):
+        assert each.about.help, each.name
+        number = each.kind in (int, float)
+        assert each.about.interval or each.about.names or not number, f"{each.name} has no range"
+
+
+def test_the_reference_page_is_made_from_the_options_as_they_are() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    remedy = "python -m jaxvff.settings.reference > docs/configuration.md"
+    assert page == reference.page(), f"docs/configuration.md is stale: {remedy}"
+
+
+def test_a_registry_lists_without_importing_and_imports_on_demand() -> None:
+    table: Registry = Registry({"sum": "math:fsum", "missing": "no_such_module:thing"})
+    assert list(table) == ["sum", "missing"]
+    assert "missing" in table
+    assert table["sum"]([0.1] * 10) == 1.0
+    with pytest.raises(ModuleNotFoundError):
+        table["missing"]
+    with pytest.raises(KeyError):
+        table["other"]
+
+
+def test_an_override_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["lr=1e-2", "sweep.gamma=[0.9,0.99]", "method=qmix"]
+    given = overrides.parse(texts)
+    assert [(o.key, o.value, o.swept) for o in given] == [
+        ("lr", 0.01, False), ("gamma", [0.9, 0.99], True), ("method", "qmix", False),
+    ]  # fmt: skip
+    assert [o.text for o in given] == texts
+    monkeypatch.setattr(overrides, "_parsed", lambda text: pytest.fail("it was read again"))
+    assert overrides.parse(given) == given
+    values = sweep.expand(given)
+    assert [one.label for one in values] == [{"gamma": 0.9}, {"gamma": 0.99}]
+    assert [one.config.gamma for one in values] == [0.9, 0.99]
+    assert {one.config.lr for one in values} == {0.01}
