@@ -1,11 +1,11 @@
-"""Drive JaxMARL's QMIX with GRUs on SMAX, as the peer of our recurrent learner.
+"""Drive JaxMARL's QMIX with GRUs on SMAX, for jaxmarl_speed.py and time_to_skill.py.
 
 It needs a checkout of JaxMARL, for its training script, and jaxmarl installed:
 
   python benchmarks/_jaxmarl_peer.py CHECKOUT speed --updates 20  # or: skill --lr 1e-3 --seed 0
 
 Nothing of JaxMARL is copied here. Its `baselines/QLearning/qmix_rnn.py` is imported from the
-checkout and `make_train` runs as it stands, with JaxMARL's configuration and what the command line
+checkout and `make_train` runs unchanged, with JaxMARL's configuration and what the command line
 overrides. The last line of stdout is one JSON object; all that JaxMARL prints goes to stderr.
 """
 
@@ -21,7 +21,7 @@ import threading
 import time
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import flashbax
 import jax
@@ -29,17 +29,24 @@ import yaml
 
 from jaxvff.core.machine import cores
 
+Record: TypeAlias = dict[str, Any]  # a JSON object, or JaxMARL's configuration
+
 IMPORTED_S = time.monotonic()
-SHORT = 2  # updates of the short program, which says what a run starts with
-# Option -> JaxMARL's key, and the value where neither the command line nor --defaults decides.
-SETTINGS: dict[str, tuple[str, Any]] = {
-    "hidden": ("HIDDEN_SIZE", 64), "mixer": ("MIXER_EMBEDDING_DIM", 32),
-    "hypernet": ("MIXER_HYPERNET_HIDDEN_DIM", 64), "lr": ("LR", 1e-3),
-    "envs": ("NUM_ENVS", 16), "steps": ("NUM_STEPS", 128),  # env steps in a rollout of each
-    "batch": ("BUFFER_BATCH_SIZE", 32), "buffer": ("BUFFER_SIZE", 5000),  # rollouts of one env
+SHORT = 2  # updates of the short program, which shows what the start of a run costs
+# Option -> JaxMARL's key, and the value unless the command line or --defaults sets another.
+SETTINGS: dict[str, tuple[str, int | float]] = {
+    "hidden": ("HIDDEN_SIZE", 64),
+    "mixer": ("MIXER_EMBEDDING_DIM", 32),
+    "hypernet": ("MIXER_HYPERNET_HIDDEN_DIM", 64),
+    "lr": ("LR", 1e-3),
+    "envs": ("NUM_ENVS", 16),
+    "steps": ("NUM_STEPS", 128),  # env steps of each environment in a rollout
+    "batch": ("BUFFER_BATCH_SIZE", 32),  # rollouts of a single environment
+    "buffer": ("BUFFER_SIZE", 5000),  # rollouts of a single environment
     "epochs": ("NUM_EPOCHS", 8),  # gradient steps in an update; a rollout of all envs before it
-    "learning_starts": ("LEARNING_STARTS", 0), "eps_decay": ("EPS_DECAY", 0.1),  # of all updates
-}  # fmt: skip
+    "learning_starts": ("LEARNING_STARTS", 0),
+    "eps_decay": ("EPS_DECAY", 0.1),  # share of all updates
+}
 
 
 def parse_args() -> argparse.Namespace:
@@ -71,33 +78,43 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def load_config(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """JaxMARL's configuration for SMAX in its own order of precedence, then ours."""
-    config: dict[str, Any] = {}
+def load_config(folder: Path, args: argparse.Namespace) -> Record:
+    """JaxMARL's configuration for SMAX: its files in its own order, then SETTINGS and the options.
+
+    Args:
+      folder: of JaxMARL's training script.
+      args: the command line.
+    """
+    config: Record = {}
     for name in ("config", "alg/ql_rnn_smax"):
         config |= yaml.safe_load((folder / "config" / f"{name}.yaml").read_text())
     config |= {"MAP_NAME": args.map, "SEED": args.seed}
-    for name, (key, ours) in SETTINGS.items():
-        default = config[key] if args.defaults else ours
+    for name, (key, value) in SETTINGS.items():
+        default = config[key] if args.defaults else value
         config[key] = default if getattr(args, name) is None else getattr(args, name)
     rollout = config["NUM_ENVS"] * config["NUM_STEPS"]
     updates = args.updates if args.mode == "speed" else args.total_timesteps // rollout
     config |= {"NUM_UPDATES": updates, "TOTAL_TIMESTEPS": updates * rollout}
     if args.mode == "speed":
-        # Never is the largest int32, in which JaxMARL counts env steps.
+        # "Never" is the largest int32, the type in which JaxMARL counts env steps.
         config |= {} if args.learn else {"LEARNING_STARTS": 2**31 - 1}
         return config | {"NUM_SEEDS": args.seeds, "TEST_DURING_TRAINING": False}
-    # Half an update more: JaxMARL multiplies by the number of updates again, and rounds down.
+    # Half an update more, because JaxMARL multiplies by the number of updates and rounds down.
     config["TEST_INTERVAL"] = (max(1, round(20_000 / rollout)) + 0.5) / updates
-    return config | {"TEST_NUM_ENVS": 32, "WANDB_MODE": "online"}  # online: it calls `wandb.log`
+    # WANDB_MODE has to be online, or JaxMARL does not call `wandb.log`.
+    return config | {"TEST_NUM_ENVS": 32, "WANDB_MODE": "online"}
 
 
 def load_script(folder: Path, own_min_length: bool) -> Any:
     """JaxMARL's script as a module, with a stub for wandb.
 
-    JaxMARL's replay has one item of NUM_STEPS steps per rollout on its time axis, and lets nothing
-    be sampled before BUFFER_BATCH_SIZE of them are there: as it stands, nothing is learned in the
-    first 32 x 16 x 128 = 65,536 env steps, whatever LEARNING_STARTS is. One item is enough.
+    JaxMARL's replay has one item of NUM_STEPS steps per rollout on its time axis, and allows
+    sampling only when it holds BUFFER_BATCH_SIZE of them. Unchanged, it learns nothing in the first
+    32 x 16 x 128 = 65,536 env steps, whatever LEARNING_STARTS is. One item is enough.
+
+    Args:
+      folder: of JaxMARL's training script.
+      own_min_length: leave JaxMARL's minimum as it is; otherwise sampling starts with one item.
     """
     make = flashbax.make_trajectory_buffer
     if not own_min_length:
@@ -110,7 +127,7 @@ def load_script(folder: Path, own_min_length: bool) -> Any:
 
 
 def process_age_s() -> float:
-    """Seconds since this process started; without /proc, since it had imported its modules."""
+    """Seconds since this process started; without /proc, since it imported its modules."""
     with contextlib.suppress(OSError):
         ticks = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
         uptime_s = float(Path("/proc/uptime").read_text().split()[0])
@@ -118,9 +135,9 @@ def process_age_s() -> float:
     return time.monotonic() - IMPORTED_S
 
 
-def describe(args: argparse.Namespace, config: dict[str, Any]) -> dict[str, Any]:
-    """What a result needs beside its numbers."""
-    # Not -C: outside of a repository of its own, git would answer for one around it.
+def describe(args: argparse.Namespace, config: Record) -> Record:
+    """What a result says beside its measurements: settings, versions, commit, machine."""
+    # Not -C: where the checkout is no repository, git would report the one that contains it.
     command = ["git", f"--git-dir={args.checkout / '.git'}", "rev-parse", "HEAD"]
     commit = subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
     versions = {x: importlib.metadata.version(x) for x in ("jax", "jaxlib", "jaxmarl", "flashbax")}
@@ -132,7 +149,15 @@ def describe(args: argparse.Namespace, config: dict[str, Any]) -> dict[str, Any]
 
 
 def timed_runs(train: Any, keys: jax.Array) -> tuple[dict[str, float], Any]:
-    """Times, in its parts, the program that JaxMARL's `single_run` makes; and its output."""
+    """Compile and run the program that JaxMARL's `single_run` makes.
+
+    Args:
+      train: from JaxMARL's `make_train`.
+      keys: PRNG keys `[seeds]`.
+
+    Returns:
+      Wall-clock and CPU seconds of each part, and the output of the second run.
+    """
     times: dict[str, float] = {}
 
     def clock(name: str, f: Any, *args: Any) -> Any:
@@ -150,8 +175,15 @@ def timed_runs(train: Any, keys: jax.Array) -> tuple[dict[str, float], Any]:
     return times, out
 
 
-def speed(make_train: Any, env: Any, config: dict[str, Any], keys: jax.Array) -> dict[str, Any]:
-    """The times of a run; the cost of an update of all seeds, without what a run starts with."""
+def speed(make_train: Any, env: Any, config: Record, keys: jax.Array) -> Record:
+    """Time a run, and derive what an update of all seeds costs apart from the start of the run.
+
+    Args:
+      make_train: of JaxMARL's script.
+      env: JaxMARL's environment.
+      config: from `load_config`.
+      keys: PRNG keys `[seeds]`.
+    """
     times, out = timed_runs(make_train(config, env), keys)
     grad_steps = int(out["runner_state"][0].grad_steps.ravel()[0])
     replay = jax.tree.leaves(out["runner_state"][1].experience)
@@ -159,9 +191,9 @@ def speed(make_train: Any, env: Any, config: dict[str, Any], keys: jax.Array) ->
     held = math.prod(replay[0].shape[1:4])  # environments, rollouts, steps
     parameters = sum(x.size for x in jax.tree.leaves(out["runner_state"][0].params)) // len(keys)
     del out, replay
-    # A run first makes networks and an empty replay: half of the time of a short one. A second
-    # program that differs in its length says how much; one without updates would have no loop,
-    # and XLA copies the replay into the loop.
+    # A run first makes networks and an empty replay, which takes half of the time of a short run.
+    # A second program that differs only in its length shows how much. It needs updates as well:
+    # without any there would be no loop, and XLA copies the replay into the loop.
     updates, few = config["NUM_UPDATES"], SHORT
     rollout = config["NUM_ENVS"] * config["NUM_STEPS"]
     short, _ = timed_runs(make_train(config | {"TOTAL_TIMESTEPS": few * rollout}, env), keys)
@@ -171,26 +203,29 @@ def speed(make_train: Any, env: Any, config: dict[str, Any], keys: jax.Array) ->
         times[f"setup_{clock}"] = start - few * times[f"steady_{clock}"]
     times |= {"replay_bytes_per_seed": size, "replay_bytes_per_env_step": size / held}
     counts = {"seeds": len(keys), "updates": config["NUM_UPDATES"], "grad_steps": grad_steps}
-    # Env steps of one seed; JaxMARL's environments reset themselves, so every slot is one.
+    # Of one seed. JaxMARL's environments reset themselves, so every slot is an env step.
     counts |= {"env_steps": config["TOTAL_TIMESTEPS"], "slots": config["TOTAL_TIMESTEPS"]}
     return counts | {"parameters": parameters, "replay_slots_per_seed": held} | times
 
 
 class Watch:
-    """Stands in for wandb: JaxMARL's run is one compiled scan, and this is its one way out."""
+    """Receives the evaluations that JaxMARL sends to wandb, and ends the process at the target.
 
-    def __init__(self, args: argparse.Namespace, about: dict[str, Any]) -> None:
+    JaxMARL's run is a single compiled scan; `wandb.log` is all that it calls outside of it.
+    """
+
+    def __init__(self, args: argparse.Namespace, about: Record) -> None:
         self.target, self.about, config = args.target, about, about["config"]
         self.every = int(config["NUM_UPDATES"] * config["TEST_INTERVAL"])  # updates
-        self.curve: list[dict[str, Any]] = []
+        self.curve: list[Record] = []
         self.first_update_s = 0.0
         left_s = args.max_seconds - process_age_s()
         timer = threading.Timer(left_s, lambda: self.end(process_age_s(), reached=False))
         timer.daemon = True  # or an error would wait for it
         timer.start()
 
-    def log(self, metrics: dict[str, Any]) -> None:
-        """What JaxMARL calls after each update, with the latest evaluation."""
+    def log(self, metrics: Record) -> None:
+        """Note the latest evaluation; JaxMARL calls this after each update."""
         now_s, update = process_age_s(), int(metrics["update_steps"])
         self.first_update_s = self.first_update_s or now_s
         if update % self.every:
@@ -202,7 +237,7 @@ class Watch:
             self.end(now_s, reached=True)
 
     def end(self, seconds: float, reached: bool) -> NoReturn:
-        """Print the result and leave."""
+        """Print the result and end the process."""
         result = {"reached": reached, "seconds": seconds, "target": self.target}
         result |= {"first_update_s": self.first_update_s or None, "curve": self.curve}
         print(json.dumps(self.about | result), file=sys.__stdout__, flush=True)

@@ -11,7 +11,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 import jax
 import numpy as np
@@ -44,9 +44,10 @@ class Clock:
             self.times[key] = self.times.get(key, 0.0) + seconds
         return out
 
-    def compile(self, f: jax.stages.Wrapped, *args: object) -> jax.stages.Compiled:
+    def compile(self, f: Callable[..., Output], *args: object) -> Callable[..., Output]:
         """Compile a jitted function ahead of time; its seconds count as `lower` and `compile`."""
-        return self.run("compile", self.run("lower", f.lower, *args).compile)
+        lowered = self.run("lower", cast(jax.stages.Wrapped, f).lower, *args)
+        return self.run("compile", lowered.compile)
 
 
 class Work(NamedTuple):
@@ -116,7 +117,10 @@ def measure(overrides: list[str], updates: int, learn: bool) -> Record:
 
 
 def per_seed_sizes(job: Job, learner: Learner, carry: Carry) -> dict[str, float]:
-    """Parameters of the networks that act and mix, and the size of replay, of one seed."""
+    """What a seed holds: parameters of the networks that act and mix, and its replay.
+
+    The bytes of replay are those of the segments and 5 more, for its position in the ring.
+    """
     state = carry.state.learner
     parameters = sum(x.size for x in jax.tree.leaves(learner.acting(state)))
     (replay,) = [size for size in learner.sizes(state) if size.name == "replay"]

@@ -1,15 +1,17 @@
-"""What an iteration of recurrent QMIX on SMAX costs, ours beside JaxMARL's, in one run.
+"""What an iteration of recurrent QMIX on SMAX costs, jaxvff beside JaxMARL, in one run.
 
-The same work on one core: a dense layer and a GRU of 64, mixing 32, hypernetworks 64 of two layers
-(both have as many parameters, which is checked); observation and agent id as inputs; 16
-environments for 128 slots, then 8 updates with RAdam from a batch of 32 such segments, with
-one-step double-Q targets; evaluation off; learning from the first collection on. Besides: the
-collection alone, also with 128 environments, and both with 4 seeds in a program.
+Both sides do the same work on one core: a dense layer and a GRU of 64, mixing 32, hypernetworks 64
+of two layers (the numbers of parameters have to be equal, or the benchmark stops); observation and
+agent id as inputs; 16 environments for 128 slots, then 8 updates with RAdam from a batch of 32 such
+segments, with one-step double-Q targets; evaluation off; learning from the first collection on.
+Other kinds of work are the collection alone, also with 128 environments, and both with 4 seeds in a
+program.
 
-Both sides compile ahead, run once, and run a second time, which is timed; what a run of JaxMARL's
-starts with (networks and an empty replay) is measured by a shorter run and taken off, so that
-runs of a few iterations say little. Rounds alternate, and medians are reported. It needs a checkout
-of JaxMARL, for its training script:
+Both sides compile ahead of time, run once, and run a second time, which is timed. A run of JaxMARL
+starts with new networks and an empty replay; what this costs is measured in a shorter run and
+subtracted, so that runs of a few iterations say little. The sides take turns in each round, and
+medians over rounds are reported. The benchmark needs a checkout of JaxMARL, for its training
+script:
 
     python benchmarks/jaxmarl_speed.py PATH_TO_CHECKOUT
 
@@ -22,9 +24,9 @@ import argparse
 import os
 import statistics
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from _common import about, end_children_on_term, last_json
+from _common import Record, about, end_children_on_term, last_json
 from rich.console import Console
 from rich.table import Table
 
@@ -32,13 +34,25 @@ from jaxvff.core.files import write_json
 
 HERE = Path(__file__).parent
 SLOTS, UPDATES, BUFFER = 128, 8, 5000
-# What _jaxmarl_peer.py sets on its side, but for the map, the seeds and the environments.
+# The same as SETTINGS of _jaxmarl_peer.py; `ours` adds the map, the seeds and the environments.
 OURS = [
-    "method=qmix", "method.embed_dim=32", "method.hypernet_dim=64", "utility=gru", "hidden_dim=64",
-    "last_action=false", "agent_id=true", "returns=one_step", "target=double", "optimizer=radam",
-    "lr=1e-3", f"segment_length={SLOTS}", "batch_size=32", f"updates={UPDATES}",
-    f"buffer_size={BUFFER}", "target_interval=80",
-]  # fmt: skip
+    "method=qmix",
+    "method.embed_dim=32",
+    "method.hypernet_dim=64",
+    "utility=gru",
+    "hidden_dim=64",
+    "last_action=false",
+    "agent_id=true",
+    "returns=one_step",
+    "target=double",
+    "optimizer=radam",
+    "lr=1e-3",
+    f"segment_length={SLOTS}",
+    "batch_size=32",
+    f"updates={UPDATES}",
+    f"buffer_size={BUFFER}",
+    "target_interval=80",
+]
 NOTES = [
     "ratio is theirs / ours of the medians: above 1, theirs costs more; env_steps_per_s is a speed",
     "*_cpu_s are seconds of the process on its one core; wall-clock means less on a busy machine",
@@ -73,7 +87,7 @@ WORK = {
     "rollout, 128 envs": Work(False, envs=128),
     "rollout, 4 seeds": Work(False, seeds=4),
 }
-# What is reported -> how it is called in the terminal; None: in the record only.
+# Figure in the record -> its title in the terminal; None: it is not shown there.
 FIGURES: dict[str, str | None] = {
     "lower_s": "lower, s",
     "lower_cpu_s": None,
@@ -94,19 +108,23 @@ FIGURES: dict[str, str | None] = {
 }
 
 
-def ours(args: argparse.Namespace, work: Work, seed: int) -> dict[str, Any]:
-    """One timed process of ours."""
+def ours(args: argparse.Namespace, work: Work, seed: int) -> Record:
+    """Time jaxvff once, in a process of its own."""
     start = work.envs if work.learn else BUFFER
     overrides = [
-        *OURS, f"env=smax/{args.map}", f"n_envs={work.envs}", f"learn_start={start}",
-        f"seeds={work.seeds}", f"seed={seed}",
-    ]  # fmt: skip
+        *OURS,
+        f"env=smax/{args.map}",
+        f"n_envs={work.envs}",
+        f"learn_start={start}",
+        f"seeds={work.seeds}",
+        f"seed={seed}",
+    ]
     command = [str(HERE / "_jaxvff_side.py"), *options(args, work), *overrides]
     return last_json(command, core=args.core)
 
 
-def peer(args: argparse.Namespace, work: Work, seed: int) -> dict[str, Any]:
-    """One timed process of JaxMARL."""
+def peer(args: argparse.Namespace, work: Work, seed: int) -> Record:
+    """Time JaxMARL once, in a process of its own."""
     command = [str(HERE / "_jaxmarl_peer.py"), str(args.checkout), "speed", *options(args, work)]
     command += [f"--map={args.map}", f"--envs={work.envs}", f"--seeds={work.seeds}"]
     command += [f"--steps={SLOTS}", f"--epochs={UPDATES}", f"--buffer={BUFFER}", f"--seed={seed}"]
@@ -114,14 +132,23 @@ def peer(args: argparse.Namespace, work: Work, seed: int) -> dict[str, Any]:
 
 
 def options(args: argparse.Namespace, work: Work) -> list[str]:
-    """What both processes take."""
+    """The options that both processes take."""
     if work.learn:
         return [f"--updates={args.updates}", "--learn"]
     return [f"--updates={args.rollouts}", "--no-learn"]
 
 
-def check(work: Work, both: dict[str, dict[str, Any]]) -> None:
-    """The same networks, and as many updates as there should be."""
+def check(work: Work, both: dict[str, Record]) -> None:
+    """Check that both sides have done the same work.
+
+    Args:
+      work: what they should have done.
+      both: side -> what its process measured.
+
+    Raises:
+      SystemExit: the sides have different numbers of parameters, or one has taken another number
+        of gradient steps than `work` asks for.
+    """
     parameters = {side: row["parameters"] for side, row in both.items()}
     if len(set(parameters.values())) > 1:
         raise SystemExit(f"not the same networks: {parameters} parameters")
@@ -131,8 +158,8 @@ def check(work: Work, both: dict[str, dict[str, Any]]) -> None:
             raise SystemExit(f"{side} did {row['grad_steps']} updates instead of {expected}")
 
 
-def figures(row: dict[str, Any]) -> dict[str, float]:
-    """What is reported of one process."""
+def figures(row: Record) -> dict[str, float]:
+    """The figures in FIGURES, from what a process measured."""
     per_slot = row["replay_bytes_per_seed"] / row["replay_slots_per_seed"]
     env_steps = row["env_steps"] / row["updates"]  # of one seed, in an iteration
     derived = {
@@ -150,16 +177,16 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}
 
 
-def summary(rows: list[dict[str, dict[str, Any]]]) -> dict[str, Any]:
-    """Each figure over rounds, with the ratio of the medians, theirs / ours."""
-    out: dict[str, Any] = {}
+def summary(rows: list[dict[str, Record]]) -> Record:
+    """Each figure over rounds, with the ratio of the medians, JaxMARL / jaxvff."""
+    out: Record = {}
     for name in FIGURES:
         both = {s: spread([figures(row[s])[name] for row in rows]) for s in ("theirs", "ours")}
         out[name] = {**both, "ratio": both["theirs"]["median"] / both["ours"]["median"]}
     return out
 
 
-def terminal(table: dict[str, dict[str, Any]], rounds: int) -> Table:
+def terminal(table: dict[str, Record], rounds: int) -> Table:
     """The medians and their ranges, a section per kind of work."""
     view = Table(title=f"Median of {rounds} rounds (range)")
     for name in ("", "JaxMARL", "jaxvff", "ratio"):
@@ -181,27 +208,34 @@ def terminal(table: dict[str, dict[str, Any]], rounds: int) -> Table:
 
 
 def number(x: float) -> str:
-    """Three digits, or an integer with separators."""
+    """A number with three digits; from 100 on, as an integer with separators."""
     return f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
 
 
-def main() -> None:
-    """Measure, write the record after each round, and print a table."""
+def parse_args() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkout", type=Path, help="root of a JaxMARL checkout")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--map", default="3m")
     parser.add_argument("--updates", type=int, default=20, help="iterations timed with the learner")
     parser.add_argument("--rollouts", type=int, default=100, help="iterations timed without it")
-    parser.add_argument("--work", nargs="+", choices=WORK, default=[*WORK], metavar="WORK",
-                        help=f"some of: {'; '.join(WORK)}")  # fmt: skip
+    some = f"some of: {'; '.join(WORK)}"
+    parser.add_argument(
+        "--work", nargs="+", choices=WORK, default=[*WORK], metavar="WORK", help=some
+    )
     parser.add_argument("--core", type=int, default=0, help="the one that all processes run on")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "jaxmarl_speed.json")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, write the record after each round, and print a table."""
+    args = parse_args()
     console = Console()
     end_children_on_term()
 
-    done: dict[str, list[dict[str, dict[str, Any]]]] = {name: [] for name in args.work}
+    done: dict[str, list[dict[str, Record]]] = {name: [] for name in args.work}
     loads: list[float] = []
     for k in range(args.rounds):
         loads.append(os.getloadavg()[0])
@@ -212,24 +246,41 @@ def main() -> None:
             costs = ", ".join(f"{s} {row['steady_cpu_s']:.3f}" for s, row in both.items())
             console.print(f"round {k + 1}, {name}: CPU-s per iteration: {costs}", highlight=False)
         table = {name: summary(rows) for name, rows in done.items()}
-        first = done[args.work[0]][0]
-        record = {
-            "what": f"recurrent QMIX on SMAX {args.map}: cost of an iteration on one core",
-            "notes": NOTES,
-            "table": table,
-            "rounds": k + 1,
-            "iterations_timed": {"learn": args.updates, "rollout": args.rollouts},
-            "parameters": {side: row["parameters"] for side, row in first.items()},
-            "ours": {"overrides": OURS, "work": {n: WORK[n]._asdict() for n in args.work}},
-            "peer": {x: first["theirs"][x] for x in ("commit", "versions", "config")},
-            "load_at_start_of_round": loads,  # processes, mean of the minute before
-            **about(),
-            "command": "python benchmarks/jaxmarl_speed.py CHECKOUT",
-            "runs": done,
-        }
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(args.out, record)
+        write(args, table, loads, done)
     console.print(terminal(table, args.rounds))
+
+
+def write(
+    args: argparse.Namespace,
+    table: dict[str, Record],
+    loads: list[float],
+    done: dict[str, list[dict[str, Record]]],
+) -> None:
+    """Write the record of all rounds so far.
+
+    Args:
+      args: the command line.
+      table: kind of work -> its summary.
+      loads: the machine's load at the start of each round.
+      done: kind of work -> for each round, what each side's process measured.
+    """
+    first = done[args.work[0]][0]
+    record = {
+        "what": f"recurrent QMIX on SMAX {args.map}: cost of an iteration on one core",
+        "notes": NOTES,
+        "table": table,
+        "rounds": len(loads),
+        "iterations_timed": {"learn": args.updates, "rollout": args.rollouts},
+        "parameters": {side: row["parameters"] for side, row in first.items()},
+        "ours": {"overrides": OURS, "work": {n: WORK[n]._asdict() for n in args.work}},
+        "peer": {x: first["theirs"][x] for x in ("commit", "versions", "config")},
+        "load_at_start_of_round": loads,  # processes, mean of the minute before
+        **about(),
+        "command": "python benchmarks/jaxmarl_speed.py CHECKOUT",
+        "runs": done,
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(args.out, record)
 
 
 if __name__ == "__main__":

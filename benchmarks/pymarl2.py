@@ -27,7 +27,7 @@ from jaxvff.training import sharding
 
 PEER = Path(__file__).with_name("_pymarl2_peer.py")
 RECORD = Path(__file__).with_name("results") / "pymarl2_matrix.json"
-# PyMARL2's networks, and its ε where configs/ differs; all else is as in configs/ for one-step games.
+# Where PyMARL2 differs from what configs/ sets for one-step games: its networks, its schedule of ε.
 OURS = ["method=qmix", "env=matrix/a", "utility=gru", "epsilon_steps=100000"]
 
 

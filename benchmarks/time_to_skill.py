@@ -1,10 +1,11 @@
-"""Seconds from the start of a process to a greedy win rate on SMAX, ours beside JaxMARL's.
+"""Seconds from the start of a process to a greedy win rate on SMAX, jaxvff beside JaxMARL.
 
-A user's wait, imports and compilation included: one seed in a process that has all cores, from its
-start to the first evaluation whose win rate reaches the target. Ours is `jaxvff train`; its
-metrics.jsonl is watched from outside. JaxMARL's is its own script under _jaxmarl_peer.py, with
-settings of our size and with its own ones. Sides alternate with each seed. A run that has not
-reached the target after --max-seconds is censored: ">600".
+This is what a user waits for, imports and compilation included: one seed in a process that has all
+cores, from its start to the first evaluation whose win rate reaches the target. jaxvff runs as
+`jaxvff train`, whose metrics.jsonl is read from outside. JaxMARL's own script runs in
+_jaxmarl_peer.py, once with settings of the same size as jaxvff's and once with JaxMARL's defaults.
+The sides take turns with each seed. A run that has not reached the target after --max-seconds is
+censored: ">600". The compilation cache of jaxvff is off, since JaxMARL's script uses none.
 
 It needs a checkout of JaxMARL, for its training script:
 
@@ -26,9 +27,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from _common import about, end_children_on_term, last_json
+from _common import Record, about, end_children_on_term, last_json
 from rich.console import Console
 from rich.table import Table
 
@@ -37,7 +37,7 @@ from jaxvff.core.files import write_json
 
 HERE = Path(__file__).parent
 # Overrides of `jaxvff train`, but for the map, the seed and the folder.
-OURS: dict[str, Any] = {
+OURS: dict[str, str | int | bool] = {
     "method": "qmix",
     "seeds": 1,
     "utility": "mlp",
@@ -46,16 +46,17 @@ OURS: dict[str, Any] = {
     "eval_interval": 10_000,
     "eval_episodes": 128,  # JaxMARL's evaluation counts 120 to 300: neither is lucky more often
     "total_steps": 10_000_000,  # more than there is time for
+    "compilation_cache": False,  # every run compiles, as a first one does
 }
-# Options of _jaxmarl_peer.py; what it sets of its own, see SETTINGS there.
+# Options of _jaxmarl_peer.py; SETTINGS there has the values of all others.
 PEERS: dict[str, list[str]] = {
     "jaxmarl_h64_lr1e-3": ["--lr=1e-3"],
     "jaxmarl_defaults": ["--defaults"],
 }
-POLL_S = 0.1  # between two looks at metrics.jsonl: how much too late ours may be seen
+POLL_S = 0.1  # seconds between two reads of metrics.jsonl: the error of jaxvff's times
 NOTES = [
     "seconds: wall-clock since the process started, imports and compilation included; of ours "
-    "seen from outside, of JaxMARL's told by the process itself",
+    "seen from outside, of JaxMARL's reported by the process itself",
     "ours: the mean over 128 greedy episodes, each played to its end, every 10,000 slots",
     "JaxMARL's own evaluation: the mean over all greedy episodes that end in 32 environments x 128 "
     "steps, about every 20,000 env steps; short episodes count more often",
@@ -65,14 +66,14 @@ NOTES = [
 ]
 
 
-def ours(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
+def ours(name: str, seed: int, args: argparse.Namespace) -> Record:
     """One run of `jaxvff train`, ended when it has reached the target or the limit."""
     with tempfile.TemporaryDirectory() as folder:
         run_dir, log = Path(folder) / "run", Path(folder) / "log"
-        settings = {"env": f"smax/{name}", "seed": seed, **OURS, "run_dir": run_dir}
+        settings: Record = {"env": f"smax/{name}", "seed": seed, **OURS, "run_dir": run_dir}
         overrides = [f"{k}={v}" for k, v in settings.items()]
         command = [sys.executable, "-m", "jaxvff", "train", *overrides]
-        curve: list[dict[str, Any]] = []
+        curve: list[Record] = []
         with log.open("w") as output:
             began = time.monotonic()
             process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
@@ -95,8 +96,14 @@ def ours(name: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
         return {"reached": False, "seconds": seconds, "curve": curve}
 
 
-def lines(path: Path, process: subprocess.Popen, until: float) -> Iterator[dict[str, Any]]:
-    """The lines of a file as they are written, until its process ends or the clock is `until`."""
+def lines(path: Path, process: subprocess.Popen, until: float) -> Iterator[Record]:
+    """Yield the JSON lines of a file as a process writes them.
+
+    Args:
+      path: the file; it need not exist yet.
+      process: what writes it; the lines end with it.
+      until: on the clock of time.monotonic, seconds; the lines end then at the latest.
+    """
     offset, ended = 0, False
     while not ended and time.monotonic() < until:
         time.sleep(POLL_S)
@@ -111,23 +118,30 @@ def lines(path: Path, process: subprocess.Popen, until: float) -> Iterator[dict[
         yield from map(json.loads, whole.splitlines())
 
 
-def peer(name: str, seed: int, args: argparse.Namespace, extra: list[str]) -> dict[str, Any]:
-    """One run of JaxMARL, which ends itself."""
+def peer(name: str, seed: int, args: argparse.Namespace, extra: list[str]) -> Record:
+    """One run of JaxMARL, which ends by itself.
+
+    Args:
+      name: of the map.
+      seed: of the run.
+      args: the command line.
+      extra: options of _jaxmarl_peer.py.
+    """
     command = [str(HERE / "_jaxmarl_peer.py"), str(args.checkout), "skill", f"--map={name}"]
     command += [f"--seed={seed}", f"--target={args.target}", f"--max-seconds={args.max_seconds}"]
     try:
-        told = last_json([*command, *extra], timeout_s=args.max_seconds + 60)
+        result = last_json([*command, *extra], timeout_s=args.max_seconds + 60)
     except subprocess.TimeoutExpired:  # it hung: its own timer did not end it
         return {"reached": False, "seconds": args.max_seconds, "hung": True, "curve": []}
     curve = [
         {"seconds": p["seconds"], "env_steps": p["env_step"], "win_rate": p["win_rate"]}
-        for p in told["curve"]
+        for p in result["curve"]
     ]
-    mine = {k: told[k] for k in ("reached", "seconds", "first_update_s", "commit", "config")}
-    return mine | {"curve": curve}
+    kept = {k: result[k] for k in ("reached", "seconds", "first_update_s", "commit", "config")}
+    return kept | {"curve": curve}
 
 
-def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(runs: list[Record]) -> Record:
     """The runs of one side on one map: times in the order of the seeds, and their median."""
     times = [r["seconds"] if r["reached"] else math.inf for r in runs]
     limit = min((r["seconds"] for r in runs if not r["reached"]), default=math.inf)
@@ -149,13 +163,13 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def tabulate(runs: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def tabulate(runs: list[Record]) -> dict[str, Record]:
     """{map: {side: summary}}, with the ratio of the medians, theirs / ours."""
-    out: dict[str, dict[str, Any]] = {}
+    out: dict[str, Record] = {}
     for run in runs:
         out.setdefault(run["map"], {}).setdefault(run["side"], []).append(run)
     for sides in out.values():
-        sides.update({side: summary(mine) for side, mine in sides.items()})
+        sides.update({side: summary(rows) for side, rows in sides.items()})
         base = sides.get("ours", {}).get("median_s")
         for side, row in sides.items():
             if side != "ours" and isinstance(base, float):
@@ -170,7 +184,7 @@ def ratio(theirs: float | str, base: float) -> str:
     return f"{'>' * censored}{value / base:.1f}"
 
 
-def terminal(table: dict[str, dict[str, Any]], target: float) -> Table:
+def terminal(table: dict[str, Record], target: float) -> Table:
     """The medians and ranges, a section per map."""
     view = Table(title=f"Seconds from process start to a greedy win rate of {target:g}, one seed")
     for name in ("", "median", "range", "reached", "env steps", "first eval", "ratio"):
@@ -182,15 +196,19 @@ def terminal(table: dict[str, dict[str, Any]], target: float) -> Table:
             ends = dict.fromkeys((str(row["min_s"]), str(row["max_s"])))
             steps = row["env_steps_of_those_that_reached"]
             view.add_row(
-                side, str(row["median_s"]), "-".join(ends), f"{row['reached']} of {row['runs']}",
+                side,
+                str(row["median_s"]),
+                "-".join(ends),
+                f"{row['reached']} of {row['runs']}",
                 f"{statistics.median(steps):,.0f}" if steps else "-",
-                str(row["median_first_evaluation_s"] or "-"), row.get("ratio", ""),
-            )  # fmt: skip
+                str(row["median_first_evaluation_s"] or "-"),
+                row.get("ratio", ""),
+            )
     return view
 
 
-def main() -> None:
-    """Run all, write the record after each run, and print a table."""
+def parse_args() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkout", type=Path, help="root of a JaxMARL checkout")
     parser.add_argument("--maps", nargs="+", default=["3m", "2s3z"])
@@ -201,13 +219,18 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", default=["ours", *PEERS], choices=["ours", *PEERS])
     parser.add_argument("--add", action="store_true", help="keep what the record holds")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "time_to_skill.json")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run all sides, write the record after each run, and print a table."""
+    args = parse_args()
     console = Console()
     end_children_on_term()
 
     kept = json.loads(args.out.read_text()) if args.add and args.out.exists() else {}
-    runs: list[dict[str, Any]] = kept.get("runs", [])
-    table: dict[str, dict[str, Any]] = {}
+    runs: list[Record] = kept.get("runs", [])
+    table: dict[str, Record] = {}
     for seed in range(args.first_seed, args.first_seed + args.seeds):
         for name in args.maps:
             for side in args.sides:
@@ -223,24 +246,22 @@ def main() -> None:
     console.print(terminal(table, args.target))
 
 
-def outcome(run: dict[str, Any]) -> str:
+def outcome(run: Record) -> str:
     """One run in a few words."""
     rates = [p["win_rate"] for p in run["curve"] if p["win_rate"] is not None]
     best = f"best win rate {max(rates):.2f}" if rates else "no evaluation"
     return f"{'' if run['reached'] else '>'}{run['seconds']:.1f} s, {best}"
 
 
-def write(
-    args: argparse.Namespace, table: dict[str, dict[str, Any]], runs: list[dict[str, Any]]
-) -> None:
-    """The record of what has been run so far."""
+def write(args: argparse.Namespace, table: dict[str, Record], runs: list[Record]) -> None:
+    """Write the record of all runs so far."""
     record = {
         "what": f"seconds from process start to a greedy win rate of {args.target:g} on SMAX, "
         "one seed in a process",
         "notes": NOTES,
         "table": table,
         "max_seconds": args.max_seconds,
-        "ours": {"command": "python -m jaxvff.cli.main train", "overrides": OURS},
+        "ours": {"command": "python -m jaxvff train", "overrides": OURS},
         "peers": PEERS,
         **about(),
         "command": "python benchmarks/time_to_skill.py CHECKOUT",

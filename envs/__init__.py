@@ -4,7 +4,7 @@ A new one is a module in this folder and a row in ENVS. A row names the module's
 that the environment takes, and the function that makes it from them.
 
 A row is imported when it is asked for. To list the names therefore needs neither JAX nor any game,
-and a game that is not installed is in nobody's way.
+and a game that is not installed affects no other.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from jaxvff.envs.hosted import WorkerOptions, host_env
 
 @dataclass(frozen=True, kw_only=True)
 class Options(WorkerOptions):
-    """What makes the environment, and how it is spoken to."""
+    """What makes the environment, and which API it has."""
 
     entry: str = option(MISSING, "package.module:function, which makes the environment")
     time_limit: int = option(

@@ -55,7 +55,7 @@ class Options:
         None, "a published game, or random: payoffs from U(-10, 10)", names=(*GAMES, "random")
     )
     payoff: object = option(None, "the payoff tensor itself: nested lists, an axis per agent")
-    # A number as well, because a path such as 3 is read as one.
+    # A number as well: the command line reads a path such as 3 as a number.
     file: str | float | None = option(
         None, "path of a .npy, .yaml or .json file with the payoff tensor"
     )

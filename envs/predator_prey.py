@@ -114,8 +114,8 @@ KIND = EnvKind(Options, make)
 class Board:
     """Cells as numbers, with a rim of walls that is as wide as predators see.
 
-    A neighbour of a cell, and a cell of somebody's window, is then a constant away and never out
-    of bounds.
+    A neighbour of a cell, or a cell that is seen from it, is then a constant away and never out of
+    bounds.
     """
 
     def __init__(self, size: int, radius: int) -> None:
@@ -137,8 +137,9 @@ class Board:
 
     def show(self, cells: Array, field: Field) -> Array:
         """Whether a predator and whether a prey is in a cell: `cells[...]` -> `[..., 2]` float."""
-        here = [jnp.any(cells[..., None] == who, axis=-1) for who in (field.predators, field.prey)]
-        return jnp.stack(here, axis=-1).astype(jnp.float32)
+        animals = (field.predators, field.prey)
+        is_there = [jnp.any(cells[..., None] == cell, axis=-1) for cell in animals]
+        return jnp.stack(is_there, axis=-1).astype(jnp.float32)
 
     def move(self, field: Field, action: Array, order: Array) -> Field:
         """The field after the predators' moves, one after the other.

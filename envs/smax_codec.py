@@ -14,7 +14,7 @@ MOVEMENT, TARGET = slice(3, 5), 5
 
 
 class CompactCodec:
-    """Stores four numbers a unit, the enemies' actions, and bits for who sees whom.
+    """Stores four numbers a unit, the enemies' actions, and a bit for each unit that an agent sees.
 
     Observations and states are rebuilt from these bit for bit.
     """

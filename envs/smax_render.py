@@ -36,9 +36,9 @@ class Moment(NamedTuple):
     position: np.ndarray  # [n, 2] map units
     health: np.ndarray  # [n] share of the full health
     alive: np.ndarray  # [n] bool
-    lines: np.ndarray  # [k, 2, 2] from shooter to target
-    widths: np.ndarray  # [k] of the lines
-    shooter: np.ndarray  # [k] int
+    lines: np.ndarray  # [k, 2, 2] from a unit to its target, map units
+    widths: np.ndarray  # [k] of the lines, points
+    shooter: np.ndarray  # [k] int, the unit that a line starts at
 
 
 def render(smax: SMAX, battles: Battle, path: Path, caption: str) -> None:
@@ -76,8 +76,8 @@ def moments(smax: SMAX, battles: Battle, per_step: int) -> Iterator[Moment]:
     state = battles.smax
     position, alive = state.unit_positions, state.unit_alive
     health = state.unit_health / np.asarray(smax.unit_type_health)[state.unit_types]
-    nobody = np.zeros(0, int)
-    yield Moment(0.0, position[0], health[0], alive[0], np.zeros((0, 2, 2)), nobody, nobody)
+    none = np.zeros(0, int)  # in the start no unit attacks
+    yield Moment(0.0, position[0], health[0], alive[0], np.zeros((0, 2, 2)), none, none)
     for t in range(1, len(alive)):
         shooter, target = aims(smax, alive[t - 1], battles.last[t])
         cooled = state.unit_weapon_cooldowns[t - 1] - state.unit_weapon_cooldowns[t]

@@ -19,7 +19,6 @@ from jaxvff.runs import folder as runs
 from jaxvff.runs.plan import _signature, plan
 from jaxvff.runs.sinks import Destination
 from jaxvff.settings import config
-from jaxvff.training import program
 
 TINY = ["seeds=2", "hidden_dim=8", "batch_size=16", "learn_start=16", "buffer_size=64",
         "total_steps=80", "eval_interval=40", "epsilon_steps=100"]  # fmt: skip
@@ -254,7 +253,7 @@ def test_a_missing_package_is_told_before_anything_happens(
     tmp_path: Path, override: str, package: str, monkeypatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setattr(program, "program", lambda *args: pytest.fail("a program was made"))
+    monkeypatch.setattr(execute, "open_program", lambda *args: pytest.fail("a program was made"))
     extra = override.split("=")[0]
     with pytest.raises(UserError) as error:
         run(tmp_path / "run", override)

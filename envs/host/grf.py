@@ -32,7 +32,7 @@ FARTHEST, GAP = 0.99, 0.8 / (N_CHECKPOINTS - 1)
 OPPONENTS = 3  # that CDS shows, if there are as many
 PATIENCE = 20  # steps that a team may hold up a restart, before gfootball plays on for it
 NORMAL = 0  # game mode: the ball is in play
-# Agents where nobody says how many, as CDS has them.
+# Players that act in CDS, where it is not all but the keeper.
 CDS_TEAMS = {"academy_counterattack_easy": 4, "academy_counterattack_hard": 4}
 
 
@@ -299,10 +299,7 @@ def _check_name(option: str, value: str, known: Sequence[str]) -> None:
 
 
 def _team_size(scenario: str, players: int, n_agents: int | None) -> int:
-    """How many of the `players` act.
-
-    Where nobody says: as many as CDS has, else all but the keeper.
-    """
+    """How many of the `players` act; by default as many as CDS has, else all but the keeper."""
     if n_agents is None:
         n_agents = CDS_TEAMS.get(scenario, max(players - 1, 1))
     if not isinstance(n_agents, int) or not 1 <= n_agents <= players:

@@ -16,7 +16,7 @@ def run(args: list[str]) -> int:
     texts, own = overrides.split(rest, "resume")
     given, command = overrides.parse(texts), f"reproduce {name}"
     parts = [] if "resume" in own else presets.overrides(name, given)
-    configs = [one.config for part in parts for one in sweep.expand(part)]
+    configs = [value.config for part in parts for value in sweep.expand(part)]
     with importing(configs[0] if configs else None):
         from jaxvff.cli.progress import train_and_show
         from jaxvff.runs import folder as runs

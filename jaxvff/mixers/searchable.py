@@ -48,8 +48,8 @@ class SearchableValue(NamedTuple):
 
     def responses(self, action: Array) -> Array:
         """The joint value of every change of a single agent's action in `action[A]`: `[A, U]`."""
-        mine = jnp.take_along_axis(self.parts, action[:, None, None], axis=1)
-        return self.value(self.total(action) - mine + self.parts)
+        taken = jnp.take_along_axis(self.parts, action[:, None, None], axis=1)
+        return self.value(self.total(action) - taken + self.parts)
 
 
 # The axes along which a vmap stacks the values of several states: the list is the same in all.

@@ -40,11 +40,13 @@ def overrides(name: str, extra: Iterable[str | Override]) -> list[list[Override]
         parts = _parts(preset["parts"], asked)
         users = [o for o in users if o not in asked]
     fixed = preset.get("fixed", [])
-    mine = {_typed_key(o) for o in users}
-    if other := [k for k in mine if any(k == f or k.startswith(f"{f}.") for f in fixed)]:
+    set_by_user = {_typed_key(o) for o in users}
+    if other := [k for k in set_by_user if any(k == f or k.startswith(f"{f}.") for f in fixed)]:
         raise UserError(f"{min(other)}= is no part of {name}; train takes it")
     shared = parse(preset["overrides"])
-    return [[o for o in [*shared, *part] if _typed_key(o) not in mine] + users for part in parts]
+    return [
+        [o for o in [*shared, *part] if _typed_key(o) not in set_by_user] + users for part in parts
+    ]
 
 
 def _typed_key(o: Override) -> str:

@@ -34,7 +34,8 @@ from jaxvff.training import lanes, sharding
 from jaxvff.training.lanes import Carry, Lane, LaneState
 
 # LLVM's effort on a CPU. Initialisation runs once: compiling it at 0 takes a third of the time; for
-# the training loop 1 is as fast as the default and compiles in 70 % of the time (docs/decisions.md).
+# the training loop 1 is as fast as the default and compiles in 70 % of the time
+# (docs/decisions.md).
 CPU_EFFORT = {"init": 0, "advance": 1}
 
 Advance = Callable[..., Carry]  # (carry, lane, start, stop); donates the carry
@@ -145,7 +146,7 @@ class DeviceLane(NamedTuple):
     def record(self, carry: Carry, lane: Lane, which: list[int], n_episodes: int) -> Recording:
         """The first ones of the episodes that `evaluate` plays, of the lanes `which` of all."""
 
-        def one(params: Params, key: Array, env_params: EnvParams) -> tuple[Tree, Array, Tree]:
+        def play(params: Params, key: Array, env_params: EnvParams) -> tuple[Tree, Array, Tree]:
             player = self._greedy(params, env_params)
             n_played = max(n_episodes, self.config.eval_episodes)
             keys = jax.random.split(_test_key(key), n_played)
@@ -154,8 +155,8 @@ class DeviceLane(NamedTuple):
         acting = {"utility": self.learner.acting(carry.state.learner)["utility"]}
         everything = (acting, carry.state.key, lane.env_params)
         chosen = jax.tree.map(lambda x: x[np.array(which)], everything)
-        states, _, play = jax.device_get(jax.jit(jax.vmap(one))(*chosen))
-        return Recording(states, play.return_, play.length, play.results)
+        states, _, ends = jax.device_get(jax.jit(jax.vmap(play))(*chosen))
+        return Recording(states, ends.return_, ends.length, ends.results)
 
     def _greedy(self, params: Params, env_params: EnvParams) -> Player:
         utility = self.learner.model.utility
@@ -165,7 +166,7 @@ class DeviceLane(NamedTuple):
 def device_program(config: Config, env: Env, n_lanes: int) -> Program:
     """The program for `n_lanes` lanes of a config; nothing is compiled before its first call."""
     learner = build.learner(config, env)
-    one = DeviceLane(
+    device_lane = DeviceLane(
         config=config,
         env=env,
         learner=learner,
@@ -176,7 +177,7 @@ def device_program(config: Config, env: Env, n_lanes: int) -> Program:
     over_lanes = partial(
         sharding.over_lanes, mesh=mesh, n_lanes=n_lanes, per_device=config.lanes_per_device
     )
-    advance_all, test_all = over_lanes(one.advance), over_lanes(one.evaluate)
+    advance_all, test_all = over_lanes(device_lane.advance), over_lanes(device_lane.evaluate)
     advance = jax.jit(
         lambda carry, lane, start, stop: advance_all((carry, lane), start, stop),
         donate_argnums=0,
@@ -187,11 +188,11 @@ def device_program(config: Config, env: Env, n_lanes: int) -> Program:
         env=env,
         learner=learner,
         mesh=mesh,
-        init=jax.jit(over_lanes(one.init), compiler_options=effort("init")),
+        init=jax.jit(over_lanes(device_lane.init), compiler_options=effort("init")),
         advance=advance,
         compile=lambda carry, lane: advance.lower(carry, lane, 0, 1).compile(),
         evaluate=jax.jit(lambda carry, lane: test_all((carry, lane))),
-        record=one.record,
+        record=device_lane.record,
     )
 
 

@@ -106,8 +106,8 @@ def memory(options: SearchOptions) -> SegmentMemory:
     def update(elites: Elites, batch: Evaluated) -> Elites:
         found: Found = batch.found
         n_sampled, beyond = len(batch.row), len(elites.action)
-        whose = jnp.where((batch.copies > 0) & found.searched, batch.example, n_sampled)
-        row = batch.row.at[whose].get(mode="fill", fill_value=beyond)
+        sampled = jnp.where((batch.copies > 0) & found.searched, batch.example, n_sampled)
+        row = batch.row.at[sampled].get(mode="fill", fill_value=beyond)
         n_searched = _n_searched(options.search_fraction, len(batch.copies))
         (searched,) = jnp.nonzero(found.searched, size=n_searched)
         return elites.improve(row, found.action, searched, batch.mean(found.drift))
