@@ -13,7 +13,9 @@ import pytest
 from jaxvff.core import segments
 from jaxvff.core.types import EnvSpec, Segment
 from jaxvff.learning.bonus import rnd
+from jaxvff.learning.learner import LearnInput
 from jaxvff.learning.options import BonusOptions
+from jaxvff.settings import build, config
 from tests import toy
 from tests.lanes import start_in
 from tests.streams import random_segment
@@ -177,3 +179,40 @@ def test_a_beta_of_zero_is_no_bonus_bit_for_bit() -> None:
     same(first(without), first(zero))
     moved = jax.tree.map(lambda a, b: np.abs(a[1] - b[1]).max(), without[0], zero[0])
     assert max(jax.tree.leaves(moved)) > 1e-4, "a bonus changes nothing, so it proves nothing"
+
+
+def test_beta_is_the_factor_of_the_bonus_in_the_targets() -> None:
+    """One-step games, an update with the same draws each time: y = r + beta * bonus."""
+    asked = config.load([
+        "method=vdn", "utility=mlp", "hidden_dim=4", "bonus=rnd", "rnd_dim=4", "n_envs=8",
+        "batch_size=8", "learn_start=8", "buffer_size=16",
+    ])  # fmt: skip
+    env = build.environment(asked.env)
+    learner, traced = build.learner(asked, env), jax.tree.map(jnp.float32, asked.traced())
+    blank = segments.blank_segment(env.spec, 2)
+    plays = jax.tree.map(lambda x: jnp.stack([x] * 8), blank)
+    given = LearnInput(
+        segments=plays._replace(reward=jnp.ones((8, 2)) * jnp.array([3.0, 0.0])),
+        env_params=env.params,
+        traced=traced,
+        iteration=jnp.array(0),
+        env_steps=jnp.array(8),
+        running=jnp.array(True),
+        keys=jax.random.split(jax.random.key(1), learner.n_keys),
+    )
+    state = jax.jit(learner.init)(jax.random.key(0), traced)
+    learn = jax.jit(learner.learn)
+    for beta in (0.0, 0.5, 2.0):
+        with_beta = traced._replace(bonus_beta=jnp.float32(beta))
+        metrics = learn(state, given._replace(traced=with_beta)).metrics
+        assert metrics["bonus"] > 0.01
+        np.testing.assert_allclose(metrics["target"], 3 + beta * metrics["bonus"], rtol=1e-5)
+
+
+def test_a_state_is_no_newer_than_five_standard_deviations_make_it() -> None:
+    state = train_on(batch(), 3)
+    far = batch()._replace(state=1e3 * jnp.ones_like(batch().state))
+    farther = far._replace(state=1e2 * far.state)
+    same(reward(state, far), reward(state, farther))
+    near = far._replace(state=1e-3 * far.state)
+    assert (reward(state, near) != reward(state, far))[far.mask].all()

@@ -188,3 +188,10 @@ def test_bad_options_are_refused_with_a_remedy(options: dict, says: str) -> None
     with pytest.raises(UserError) as error:
         contextual.make(contextual.Options(**options))
     assert says in str(error.value)
+
+
+def test_every_context_is_drawn_the_first_and_the_last_included() -> None:
+    env = contextual.make(contextual.Options(states=10))
+    keys = jax.random.split(jax.random.key(0), 1000)
+    states = jax.jit(jax.vmap(lambda k: env.reset(k, env.params)))(keys)
+    assert set(np.unique(states.context)) == set(range(10))

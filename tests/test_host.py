@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,10 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvff.core.types import HostEnv, Segment
+from jaxvff.core.types import EnvSpec, HostEnv, Segment
 from jaxvff.envs.host.shared import Arrays
 from jaxvff.playing import explore, rollout
 from jaxvff.playing.host.packing import Batch, Packer
+from jaxvff.playing.host.policy import BatchedPolicy
+from jaxvff.playing.host.pool import Pool
 from jaxvff.playing.options import EXPLORERS
 from jaxvff.settings import build, config
 from jaxvff.training import loop, sharding
@@ -181,8 +184,6 @@ def packed_on_the_host(segment: Segment) -> Batch:
 def test_what_workers_play_follows_the_rules_of_the_device() -> None:
     """Every transition that was collected, against the toy's own rules."""
     from jaxvff.playing.host.play import Collector
-    from jaxvff.playing.host.policy import BatchedPolicy
-    from jaxvff.playing.host.pool import Pool
 
     env = toy_game()
     job = job_in(env, *SMALL, "seeds=2")
@@ -288,3 +289,82 @@ def test_a_job_on_the_host_has_a_fingerprint_like_any_other() -> None:
     job, other = job_in(toy_game(), *SMALL), job_in(toy_game(fault="die"), *SMALL, "lr=0.1")
     assert job.fingerprint() == job_in(toy_game(), *SMALL).fingerprint()
     assert job.fingerprint() != other.fingerprint()
+
+
+def test_a_game_on_the_host_begins_every_episode_without_a_memory() -> None:
+    """Two games see the same start: one is fresh, the other one has played before."""
+    env = toy_game()
+    job = job_in(env, *SMALL, "n_envs=2")
+    utility = build.model(job.config, env).utility
+
+    def show_values(key: Any, q: Any, avail: Any, traced: Any, env_steps: Any) -> Any:
+        return jnp.round(1e5 * q[:, 0]).astype(jnp.int32)  # in place of actions
+
+    policy = BatchedPolicy(utility, show_values, job.lanes().traced, n_games=2, seed=0)
+    params = jax.vmap(utility.init)(jax.random.split(jax.random.key(0), 1))
+    params, env_steps = policy.copy_params(params), np.zeros(1, np.int32)
+    rng = np.random.default_rng(0)
+    staged = stage([random_episode(rng, 4) for _ in range(2)], np.zeros((2, 1), np.float32))
+    staged.avail[:] = True
+    staged.obs[:] = staged.obs[0, 0]
+    for slot in range(3):
+        staged.slot[:] = slot
+        policy.act(params, env_steps, staged, np.array([0]))
+    first, later = staged.action[0, 0].copy(), staged.action[0, 1:3].copy()
+    assert (later != first).all(), "it remembers nothing, so there is nothing to forget"
+    staged.slot[:] = 0
+    policy.act(params, env_steps, staged, np.array([0, 1]))
+    np.testing.assert_array_equal(staged.action[:, 0], [first, first])
+
+
+SEEDED = """
+import numpy as np
+from jaxvff_host.game import Game, Outcome, Spec, View
+
+
+class Seeded(Game):
+    spec = Spec(1, 2, 1, 1, 5, ())
+
+    def __init__(self, seed):
+        self.seed = seed
+
+    def reset(self):
+        state = np.array([self.seed % 65521], np.float32)
+        return View(np.zeros((1, 1), np.float32), state, np.ones((1, 2), bool))
+
+    def step(self, action):
+        return self.reset(), Outcome(0.0, False, False)
+
+
+def make(seed):
+    return Seeded(seed)
+"""
+
+
+def test_all_games_of_a_pool_have_seeds_of_their_own_and_always_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "seeded.py"
+    file.write_text(SEEDED)
+    env = HostEnv(EnvSpec(1, 2, 1, 1, 5), (), str(file), {}, crew(), "seeded")
+    drawn = []
+    for seed in ([3, 0], [3, 0], [3, 1]):
+        with Pool(env, 6, seed) as pool:
+            drawn.append(pool.staged.state[:, 0, 0].tolist())
+    assert drawn[0] == drawn[1]
+    assert len({*drawn[0], *drawn[2]}) == 12
+
+
+def test_an_evaluation_on_the_host_is_greedy_and_of_the_parameters_it_is_given() -> None:
+    """The toy draws nothing: with the same parameters, every greedy episode is the same one."""
+    exploring = ("epsilon_start=1", "epsilon_end=1", "n_envs=2")
+    with started(toy_game(), *exploring) as (program, carry, lane):
+        played = program.record(carry, lane, [0], 6)
+        tested = program.evaluate(carry, lane)
+        learned = carry.state.learner
+        utility = jax.tree.map(lambda x: -2 * x, learned.params["utility"])
+        learned = learned._replace(params=learned.params | {"utility": utility})
+        changed = carry._replace(state=carry.state._replace(learner=learned))
+        other, again = (program.evaluate(changed, lane)["test_return"][0] for _ in range(2))
+    assert len(np.unique(played.return_)) == len(np.unique(played.length)) == 1
+    assert tested["test_return"][0] == played.return_[0, 0]
+    assert tested["test_length"][0] == played.length[0, 0]
+    assert other == again != tested["test_return"][0]

@@ -9,8 +9,9 @@ import optax
 import pytest
 
 from jaxvff.core import sizes
+from jaxvff.core.segments import blank_segment
 from jaxvff.learning.batch_loss import BatchInput, Stored, batch_loss
-from jaxvff.learning.learner import init_params
+from jaxvff.learning.learner import LearnInput, init_params
 from jaxvff.learning.options import OPTIMIZERS
 from jaxvff.learning.replay import Sample
 from jaxvff.settings import build, config
@@ -185,3 +186,106 @@ def test_several_updates_per_collection_and_several_envs() -> None:
     assert difference(params_of(carry), before) > 0
     metrics = loop.report_metrics(program, carry, lane)
     assert np.isfinite(metrics["loss"]).all()
+
+
+QUICK = ("method=vdn", "utility=mlp", "hidden_dim=4", "seeds=1")
+
+
+def test_the_target_moves_its_share_after_every_target_interval_updates_and_never_between() -> None:
+    """Two updates an iteration, a sync after four: at the end of every second iteration."""
+    program, carry, lane = start(
+        *QUICK, "updates=2", "target_interval=4", "target_tau=0.25", "learn_start=2",
+        "batch_size=4", "buffer_size=8",
+    )  # fmt: skip
+    target = params_of(carry)
+    for i in range(8):
+        carry = program.advance(carry, lane, i, i + 1)
+        if i in (2, 4, 6):  # iteration 1 is the first that learns
+            online = params_of(carry)
+            target = jax.tree.map(lambda t, p: 0.75 * t + 0.25 * p, target, online)
+        now = jax.tree.map(np.array, carry.state.learner.target_params)
+        assert difference(now, target) <= 1e-7, f"iteration {i}"
+    assert difference(params_of(carry), target) > 1e-4, "it did not learn, so it proves nothing"
+
+
+def test_the_learning_rate_falls_linearly_with_the_transitions_collected_and_stays() -> None:
+    """SGD along a clipped gradient: a step is as long as the learning rate times the clip."""
+    program, carry, lane = start(
+        *QUICK, "optimizer=sgd", "lr=0.5", "lr_final=0.2", "lr_steps=20", "grad_clip=0.1",
+        "n_envs=4", "learn_start=4", "batch_size=4", "buffer_size=64",
+    )  # fmt: skip
+    for i in range(7):
+        before = params_of(carry)
+        carry = program.advance(carry, lane, i, i + 1)
+        moved = jax.tree.map(lambda a, b: a - b, params_of(carry), before)
+        played = 4 * (i + 1)  # games of one step, in two slots each
+        assert carry.state.env_steps == played
+        share = max(1 - 0.8 * played / 20, 0.2)
+        np.testing.assert_allclose(optax.tree.norm(moved), 0.05 * share, rtol=1e-3)
+
+
+def test_train_returns_are_means_over_episodes_before_and_while_it_learns() -> None:
+    """Eight episodes an iteration, and three updates from the third iteration on."""
+    program, carry, lane = start(
+        *QUICK, "env=matrix/file", "env.payoff=[[3,3],[3,3]]", "n_envs=8", "updates=3",
+        "learn_start=24", "batch_size=4", "buffer_size=64",
+    )  # fmt: skip
+    for begin, end in ((0, 2), (2, 5)):
+        carry = program.advance(carry, lane, begin, end)
+        metrics = loop.report_metrics(program, carry, lane)
+        assert metrics["train_return"] == 3
+        assert np.isfinite(metrics["loss"]) == (end > 2)
+
+
+def test_every_report_is_of_what_happened_since_the_one_before() -> None:
+    program, carry, lane = start(
+        *QUICK, "total_steps=60", "eval_interval=20", "learn_start=4", "batch_size=4",
+        "buffer_size=64",
+    )  # fmt: skip
+    reports = [item.report for item in loop.run(program, carry, lane)]
+    carry, sums = program.init(lane), []
+    for i in range(0, 60, 20):
+        carry = program.advance(carry, lane, i, i + 20)
+        sums.append(float(carry.totals["train_return"][0]))
+    expected = np.diff([0.0, *sums]) / 20  # an episode a step
+    reported = [report.metrics["train_return"][0] for report in reports]
+    np.testing.assert_allclose(reported, expected, rtol=1e-5)
+    assert len(set(expected)) == 3
+
+
+def test_a_search_improves_the_segments_that_were_sampled_wherever_they_lie() -> None:
+    """Nothing is learned: all that is drawn comes to know the same, the best joint action."""
+    asked = config.load([
+        "method=ordered_joint", "env=matrix/random", "utility=mlp", "hidden_dim=4", "lr=0",
+        "search_fraction=1", "n_envs=16", "learn_start=16", "buffer_size=24", "batch_size=4",
+        "updates=12",
+    ])  # fmt: skip
+    env = build.environment(asked.env)
+    learner, traced = build.learner(asked, env), jax.tree.map(jnp.float32, asked.traced())
+    plays = jax.tree.map(lambda x: jnp.stack([x] * 16), blank_segment(env.spec, 2))
+    taken = jax.random.randint(jax.random.key(1), plays.action.shape, 0, 3)
+    given = LearnInput(
+        segments=plays._replace(action=taken),
+        env_params=env.params,
+        traced=traced,
+        iteration=jnp.array(0),
+        env_steps=jnp.array(16),
+        running=jnp.array(True),
+        keys=jax.random.split(jax.random.key(2), learner.n_keys),
+    )
+    state = jax.jit(learner.init)(jax.random.key(0), traced)
+    state = jax.jit(learner.learn)(state, given).state
+    known = np.asarray(state.memory.action)[:, 0]
+    found, count = np.unique(known[:16], axis=0, return_counts=True)
+    # 48 draws of 16 segments; without a search, nine joint actions share them.
+    assert count.max() >= 12
+    assert (np.asarray(taken)[:, 0] == found[count.argmax()]).all(-1).sum() < 6
+    assert not known[16:].any(), "a row that holds no segment was written to"
+
+
+def test_the_first_update_comes_as_soon_as_learn_start_segments_are_there_and_no_sooner() -> None:
+    for n_envs, learn_start in ((1, 16), (3, 16), (5, 15), (8, 3), (7, 8)):
+        asked = config.load([f"n_envs={n_envs}", f"learn_start={learn_start}", "buffer_size=128"])
+        learner = build.learner(asked, build.environment(asked.env))
+        before = learner.first_iteration * n_envs
+        assert before < learn_start <= before + n_envs

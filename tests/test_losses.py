@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from jaxvff.core import segments
-from jaxvff.core.types import Codec, Env, EnvSpec, Segment
+from jaxvff.core.types import Codec, Env, EnvSpec, JointStep, Segment
 from jaxvff.learning.batch_loss import BatchInput, BatchOutput, Stored, batch_loss
 from jaxvff.learning.learner import Parts, init_params
 from jaxvff.learning.replay import Sample
 from jaxvff.losses.contract import LossInput
 from jaxvff.losses.ordered.elites import Elites
+from jaxvff.losses.qtran import QtranLoss
 from jaxvff.losses.terms import mix, returns, utilities
 from jaxvff.methods.table import METHODS
 from jaxvff.mixers.qtran import Qtran
@@ -249,3 +250,74 @@ def test_weighted_qmix_weighs_its_errors_as_published(name: str) -> None:
             np.testing.assert_allclose(weight, 1.0 if full else 0.1, rtol=2e-2)
             seen.add(full)
     assert seen == {True, False}
+
+
+@pytest.mark.parametrize("name", ["vdn", "qmix", "iql"])
+def test_a_target_is_the_target_networks_value_of_the_online_networks_choice(name: str) -> None:
+    """An oracle in NumPy: double Q-learning, one step; every agent for itself where none mixes."""
+    parts, given = setup(f"method={name}", "utility=mlp", "gamma=0.9", "returns=one_step")
+    segment, x = of_segment(parts, given, seed=5)
+    out = jax.jit(lambda p, t: parts.loss(x._replace(params=p, target_params=t)))(
+        x.params, x.target_params
+    )
+    online, old = (
+        np.array(utilities(x.model, p["utility"], segment).q) for p in (x.params, x.target_params)
+    )
+    best = np.argmax(np.where(segment.avail, online, -np.inf), axis=-1)
+    taken = np.asarray(segment.action)
+
+    def mixed(params, q, action, t) -> np.ndarray:
+        q_taken = jnp.asarray(q[t, np.arange(2), action[t]])
+        step = JointStep(
+            q_taken=q_taken,
+            q_max=q_taken,
+            action=jnp.zeros((2, 3)),
+            features=jnp.zeros((2, 8)),
+            state=segment.state[t],
+        )
+        return np.asarray(x.model.mixer.apply(params["mixer"], step))
+
+    checked = 0
+    for t in np.flatnonzero(segment.mask):
+        discount = 0.9 * (1 - float(segment.terminated[t]))
+        y = float(segment.reward[t]) + discount * mixed(x.target_params, old, best, t + 1)
+        error = mixed(x.params, online, taken, t) - y
+        np.testing.assert_allclose(out.metrics["target"][t], y.mean(), rtol=1e-4, atol=1e-5)
+        loss = 0.5 * np.mean(error**2)
+        np.testing.assert_allclose(out.per_slot[t], loss, rtol=1e-3, atol=1e-5)
+        checked += discount > 0
+    assert checked > 2
+
+
+def test_qtran_ties_the_utilities_to_its_joint_value_and_not_the_other_way() -> None:
+    """The joint network learns by TD alone, whatever the other two conditions weigh."""
+    _, x = of_segment(*setup("method=qtran", "utility=mlp", "gamma=0.9"), seed=5)
+
+    @jax.jit
+    def gradient(opt_weight, nopt_weight):
+        loss = QtranLoss(opt_weight, nopt_weight)
+        f = lambda mixer: jnp.sum(loss(x._replace(params=x.params | {"mixer": mixer})).per_slot)
+        return jax.grad(f)(x.params["mixer"])["params"]
+
+    tied, alone = gradient(1.0, 0.1), gradient(0.0, 0.0)
+    for layers in ("encode", "q"):
+        same(tied[layers], alone[layers])
+    v = lambda grads: max(float(jnp.abs(g).max()) for g in jax.tree.leaves(grads["v"]))
+    assert v(alone) == 0 < v(tied)
+
+
+def test_the_priority_of_a_segment_is_its_mean_error_over_transitions_however_many() -> None:
+    parts, given = setup("method=vdn", "utility=mlp")
+
+    @jax.jit
+    def errors(segments) -> tuple[jax.Array, jax.Array]:
+        _, out = batch_loss(parts, given._replace(sample=sample(segments)))
+        x = LossInput(parts.model, given.params, given.target_params, None, given.traced)
+        each = jax.vmap(lambda s: parts.loss(x._replace(segment=s)).metrics["td_error_abs"])
+        return out.error, each(segments)
+
+    error, each = map(np.asarray, errors(batch()))
+    mask = np.asarray(batch().mask)
+    assert len(set(mask.sum(1))) > 1
+    expected = [row[used].mean() if used.any() else 0 for row, used in zip(each, mask, strict=True)]
+    np.testing.assert_allclose(error, expected, rtol=1e-5)

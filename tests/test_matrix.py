@@ -177,3 +177,17 @@ def test_wilson_intervals_are_the_published_ones() -> None:
 def test_the_median_seed_is_the_lower_median_and_diverged_ones_rank_last() -> None:
     assert statistics.median_seed(np.array([3.0, 1.0, 2.0])) == 2
     assert statistics.median_seed(np.array([np.nan, 1.0, np.inf, 2.0])) == 3
+
+
+def test_merged_plays_count_as_often_as_they_were_played() -> None:
+    """Joint actions in order, each with its payoff, and a row where it was played."""
+    env = matrix.make(matrix.Options(payoff=[[1, 2], [3, 4]]))
+    played = np.array([[0, 1], [1, 1], [0, 1], [1, 0], [0, 1], [1, 1]])
+    action = np.stack([played, np.zeros_like(played)], axis=1).astype(np.uint8)
+    reward = np.stack([np.asarray(env.params)[tuple(played.T)], np.zeros(6)], axis=1)
+    stored = (jnp.asarray(action), jnp.asarray(reward, jnp.float32))
+    merged, count, example = env.codec.merge(stored, env.params)
+    np.testing.assert_array_equal(count, [0, 3, 1, 2])
+    np.testing.assert_array_equal(merged[0][:, 0], [[0, 0], [0, 1], [1, 0], [1, 1]])
+    np.testing.assert_array_equal(merged[1], [[1, 0], [2, 0], [3, 0], [4, 0]])
+    np.testing.assert_array_equal(played[np.asarray(example)[1:]], [[0, 1], [1, 0], [1, 1]])

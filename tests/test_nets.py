@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxvff.core.types import EnvSpec
+from jaxvff.networks.dense import dense
 from jaxvff.networks.heads import detached
 from jaxvff.networks.options import UTILITIES
 from jaxvff.networks.utility import Utility
@@ -123,3 +124,27 @@ def test_every_parameter_learns_from_detached_values_or_from_features_never_both
     values, features = learns(0), learns(1)
     assert all(a != b for a, b in zip(values, features, strict=True))
     assert sum(values) == 4  # two layers of their own
+
+
+def test_units_of_detached_values_learn_also_where_none_of_them_is_active() -> None:
+    """Two layers of their own; the first one is far below zero for every input."""
+    net = Utility(UTILITIES["mlp"](3, HIDDEN, detached), SPEC, True, True, True)
+    params = net.init(jax.random.key(0))
+    s = random_segment(np.random.default_rng(0), SPEC, SLOTS)
+    gradient = jax.grad(lambda p: jnp.sum(net.unroll(p, s)[0] ** 2))
+    learns = {name: bool(jnp.any(g["bias"] != 0)) for name, g in gradient(params)["params"].items()}
+    (first,) = (  # the one of the two that does not make the values of three actions
+        name for name, used in learns.items()
+        if used and params["params"][name]["bias"].shape == (HIDDEN,)
+    )  # fmt: skip
+    params["params"][first]["bias"] -= 100
+    assert np.all(gradient(params)["params"][first]["bias"] != 0)
+
+
+def test_weights_and_biases_are_uniform_on_both_sides_of_zero() -> None:
+    """Up to 1 / sqrt(inputs), as PyTorch draws them."""
+    params = dense(200, 25).init(jax.random.key(0), jnp.zeros(25))["params"]
+    for x in (params["kernel"], params["bias"]):
+        assert -0.2 <= x.min() < -0.19 and 0.19 < x.max() <= 0.2
+        # Five standard errors of the mean of a uniform distribution that is 0.4 wide.
+        assert abs(x.mean()) < 5 * 0.4 / np.sqrt(12 * x.size)

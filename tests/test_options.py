@@ -27,6 +27,8 @@ class Example:
     on: bool = option(True, "a switch")
     name: str = option("a", "a choice", names=("a", "b"))
     limit: int | None = option(None, "a whole number or nothing", low=0)
+    extra: dict[str, int] | None = option(None, "what else there is")
+    height: float = option(0.0, "any number that is finite")
 
     def __post_init__(self) -> None:
         options.check(self, "x.")
@@ -54,6 +56,8 @@ def test_values_that_fit_are_taken() -> None:
         ({"name": "c"}, "x.name='c' is unknown; choose one of a, b"),
         ({"limit": -1}, "x.limit=-1 is out of range"),
         ({"limit": "no"}, "x.limit='no' must be a whole number"),
+        ({"extra": 3}, "x.extra=3 must be a mapping"),
+        ({"height": float("nan")}, "x.height=nan is out of range; expected a finite number"),
     ],
 )
 def test_values_that_do_not_fit_are_named_with_a_remedy(given: dict, message: str) -> None:
@@ -65,6 +69,11 @@ def test_an_unknown_option_gets_the_closest_name() -> None:
     with pytest.raises(UserError, match=r"x\.cuont is no option of examples; did you mean count"):
         options.make(Example, {"cuont": 3}, "x.", "examples")
     assert options.make(Example, {"count": 4}, "x.", "examples").count == 4
+
+
+def test_a_required_option_that_is_not_set_is_named() -> None:
+    with pytest.raises(UserError, match="env.entry is not set"):
+        options.make(ENVS["custom"].options, {"time_limit": 5}, "env.", "custom environments")
 
 
 def test_traced_options_are_those_that_say_so() -> None:

@@ -15,8 +15,10 @@ import pytest
 from jaxvff.core.actions import greedy
 from jaxvff.core.errors import UserError
 from jaxvff.core.types import EnvSpec
+from jaxvff.learning.batch_loss import BatchInput, Stored, batch_loss
 from jaxvff.learning.learner import init_params
-from jaxvff.losses.contract import LossInput
+from jaxvff.learning.replay import Sample
+from jaxvff.losses.contract import LossInput, LossOutput
 from jaxvff.losses.ordered import elites, losses, order, search
 from jaxvff.losses.ordered.search import Budget
 from jaxvff.losses.terms import UtilityValues, joint_steps
@@ -24,6 +26,7 @@ from jaxvff.mixers.searchable import SearchableValue
 from jaxvff.settings import build, config
 from jaxvff.training import loop
 from tests.lanes import start as begin
+from tests.streams import random_segment
 
 A, U, E = 3, 4, 8
 JOINT = np.array(list(itertools.product(range(U), repeat=A)))
@@ -312,3 +315,128 @@ def test_gru_utilities_learn_with_search_bootstraps_and_a_share_of_slots_searche
         "search_fraction=0.5", "seeds=4", "seed=500", "hidden_dim=16",
     ])  # fmt: skip
     assert metrics["test_return"].min() == 8  # 7 without coordination in the second step
+
+
+def test_what_is_recalled_of_merged_segments_is_what_their_examples_know() -> None:
+    """Four plays, of which three are merged into one; a loss that shows what was recalled."""
+    asked = config.load([
+        "method=ordered_joint", "env=matrix/file", "env.payoff=[[1,2],[3,4]]", "search_fraction=1",
+        "utility=mlp", "hidden_dim=4",
+    ])  # fmt: skip
+    env = build.environment(asked.env)
+
+    def show_recalled(x: LossInput) -> LossOutput:
+        nothing = jnp.zeros(2)
+        return LossOutput(nothing, {"td_error_abs": nothing}, x.recalled)
+
+    parts = build.parts(asked, env)._replace(loss=show_recalled)
+    memory = elites.no_elites(env.spec, capacity=8, n_slots=2, key=jax.random.key(0))
+    known = jnp.arange(8)[:, None, None] * jnp.ones((8, 2, 2), jnp.int32)
+    played = jnp.array([[0, 1], [1, 0], [1, 0], [1, 0]])
+    action = jnp.stack([played, jnp.zeros_like(played)], axis=1).astype(jnp.uint8)
+    row = jnp.array([5, 2, 7, 0])
+    given = BatchInput(
+        params=None,
+        target_params=None,
+        sample=Sample(Stored((action, jnp.zeros((4, 2))), row), None, None),
+        extra=None,
+        memory=memory._replace(action=known, drift=jnp.array(0.5)),
+        key=jax.random.key(1),
+        env_params=env.params,
+        traced=None,
+    )
+    evaluated = batch_loss(parts, given)[1].evaluated
+    recalled = evaluated.found
+    np.testing.assert_array_equal(evaluated.copies, [0, 1, 3, 0])
+    np.testing.assert_array_equal(recalled.elite[:, 0, 0], row[evaluated.example])
+    first, merged = evaluated.example[1:3]
+    assert first == 0
+    assert merged in (1, 2, 3)
+    np.testing.assert_array_equal(recalled.drift, [0.5] * 4)
+    assert recalled.others.shape == (4, elites.OTHERS, 2, 2)
+
+
+def test_a_list_adds_a_number_of_its_own_to_a_joint_action_in_any_state() -> None:
+    asked = config.load(["method=ordered_joint", "method.max_listed=9", "hidden_dim=8"])
+    model = build.model(asked, build.environment(asked.env))
+    params = init_params(model, jax.random.key(0))["mixer"]
+    raised = jax.tree.map(lambda x: x, params)
+    raised["params"]["list"] = params["params"]["list"].at[5, -1].add(2.0)
+    seen = UtilityValues(
+        *(jax.random.normal(jax.random.key(k), (2, n)) for k, n in ((1, 3), (2, 8)))
+    )
+
+    @jax.jit
+    def all_values(params: Any, state: Any) -> jnp.ndarray:
+        def one(action: Any) -> jnp.ndarray:
+            step = joint_steps(seen, action, jnp.ones((2, 3), bool), state)
+            return model.mixer.apply(params, step)
+
+        joint = jnp.array(list(itertools.product(range(3), repeat=2)))
+        return jax.vmap(one)(joint)
+
+    for state in (jnp.array([1.0, 0.0]), jnp.array([-3.0, 2.0])):
+        more = all_values(raised, state) - all_values(params, state)
+        assert sorted(np.round(more, 4)) == [0] * 8 + [2]
+
+
+def test_an_ascent_keeps_its_actions_where_nothing_is_better() -> None:
+    flat = jax.tree.map(jnp.zeros_like, table(0))
+    can = jnp.ones((A, U), bool)
+    for begin_at in ([3, 1, 2], [0, 0, 0], [1, 3, 3]):
+        np.testing.assert_array_equal(search.ascend(flat, can, jnp.array(begin_at), 2), begin_at)
+
+
+def loss_of(method: str, *overrides: str, loss: Any = None) -> Any:
+    """`f(params, target_params) -> LossOutput` of a segment without rewards or terminations.
+
+    Also random parameters, twice, and which slots count.
+    """
+    asked = config.load([f"method={method}", "utility=mlp", "hidden_dim=8", "gamma=1",
+                         "returns=one_step", *overrides])  # fmt: skip
+    spec = EnvSpec(n_agents=2, n_actions=3, obs_size=4, state_size=5, episode_limit=4)
+    env: Any = SimpleNamespace(spec=spec)
+    model = build.model(asked, env)
+    segment = random_segment(np.random.default_rng(5), spec, 24)
+    segment = segment._replace(
+        reward=jnp.zeros(24), terminated=jnp.zeros(24, bool), avail=jnp.ones((24, 2, 3), bool)
+    )
+    elite = jnp.zeros((24, 2), jnp.int32)
+    recalled = elites.Recalled(elite, elite[None], jnp.zeros(()), jax.random.key(2))
+    traced = jax.tree.map(jnp.float32, asked.traced())
+    evaluate = loss or build.loss(asked.method)
+
+    def f(params: Any, target_params: Any) -> LossOutput:
+        return evaluate(LossInput(model, params, target_params, segment, traced, recalled))
+
+    both = (init_params(model, jax.random.key(k)) for k in (0, 1))
+    return jax.jit(f), *both, np.asarray(segment.mask)
+
+
+def test_a_search_bootstraps_on_the_better_of_what_it_found_and_the_greedy_joint_action() -> None:
+    """With one set of parameters, without rewards or ends, a target is a joint value."""
+    targets = {}
+    for rule in ("double", "search"):
+        f, params, _, mask = loss_of("ordered_joint", f"target={rule}")
+        targets[rule] = np.asarray(f(params, params).metrics["target"])[mask]
+    assert (targets["search"] >= targets["double"] - 1e-5).all()
+    assert (targets["search"] > targets["double"] + 1e-3).any()
+
+
+def test_the_drift_is_how_far_the_joint_value_is_from_the_target_networks() -> None:
+    f, params, target_params, mask = loss_of("ordered_joint")
+    np.testing.assert_allclose(f(params, params).found.drift, 0, atol=1e-6)
+    assert (f(params, target_params).found.drift[mask] > 0).all()
+
+
+def test_the_fit_moves_utilities_where_they_are_settled_and_nowhere_else() -> None:
+    """The layer that makes the utilities learns of Q_tot alone, if the order weighs nothing."""
+    moved = {}
+    for settled, margin in ((True, -1e6), (False, 1e6)):
+        loss = losses.OrderedNmqmix(order_weight=0.0, margin=margin)
+        f, params, target_params, _ = loss_of("ordered_nmqmix", loss=loss)
+        grads = jax.jit(jax.grad(lambda p, f=f, t=target_params: jnp.sum(f(p, t).per_slot)))(params)
+        heads = [g for g in jax.tree.leaves(grads["utility"]) if g.shape == (3,)]
+        assert len(heads) == 1
+        moved[settled] = float(jnp.abs(heads[0]).max())
+    assert moved[True] > moved[False] == 0

@@ -362,3 +362,16 @@ def test_mistakes_are_named_with_what_would_do(options: dict, says: str) -> None
     with pytest.raises(UserError) as error:
         predator_prey.make(predator_prey.Options(**options))
     assert says in str(error.value)
+
+
+def test_prey_takes_its_turns_in_random_order() -> None:
+    """Both can go to one cell alone, and whoever is first gets it: within 4 sigma."""
+    n = 2000
+    start = field([(1, 0), (1, 2), (0, 3)], [(0, 0), (0, 2)])
+    _, play = stage(3, 2)
+    keys = jax.random.split(jax.random.key(0), n)
+    action = jnp.array([STAY, STAY, STAY])
+    after, _, _ = jax.vmap(lambda key: play(key, start, action, jnp.float32(0)))(keys)
+    got = np.asarray(after.prey == field([], [(0, 1)]).prey[0])
+    assert (got.sum(axis=1) == 1).all()
+    assert abs(got[:, 0].mean() - 0.5) < 4 * 0.5 / np.sqrt(n)

@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvff.core import segments
+from jaxvff.core.types import EnvSpec
 from jaxvff.learning import replay
 from jaxvff.learning.options import REPLAYS, ReplayOptions
+from jaxvff.losses.ordered import elites
 from tests.lanes import start
 
 ERRORS = np.array([0.1, 0.4, 1.6, 3.2], np.float32)
@@ -101,3 +104,35 @@ def test_training_moves_priorities_and_only_when_asked() -> None:
     assert len(np.unique(leaves)) > 1, "all segments have the priority they came with"
     program, carry, _ = start(*SMALL)
     assert not hasattr(carry.state.learner.replay, "sum_tree_state")
+
+
+def test_what_a_transition_touches_is_no_padding_the_final_observation_included() -> None:
+    """Two slots of an episode, its final one, and one that nothing leads to."""
+    spec = EnvSpec(n_agents=2, n_actions=3, obs_size=2, state_size=2, episode_limit=3)
+    mask = jnp.array([True, True, False, False])
+    blank = segments.blank_segment(spec, 4)
+    full = jax.tree.map(lambda x: jnp.ones_like(x), blank)._replace(
+        mask=mask, is_first=jnp.array([True, False, False, False]), avail=blank.avail
+    )
+    clean = segments.without_padding(full)
+    for field in ("obs", "state", "avail", "action"):
+        np.testing.assert_array_equal(getattr(clean, field)[:3], getattr(full, field)[:3], field)
+    for field in ("obs", "state", "action"):
+        assert not np.any(getattr(clean, field)[3]), field
+    assert clean.avail[3].all()
+    np.testing.assert_array_equal(clean.reward, [1, 1, 0, 0])
+    np.testing.assert_array_equal(clean.terminated, mask)
+    np.testing.assert_array_equal(clean.is_first, [True, False, False, True])
+
+
+def test_the_drift_is_a_mean_over_about_a_hundred_updates() -> None:
+    spec = EnvSpec(n_agents=2, n_actions=3, obs_size=1, state_size=1, episode_limit=1)
+    ring = elites.no_elites(spec, 4, 2, jax.random.key(0))
+    nowhere = (jnp.array([4]), jnp.zeros((1, 2, 2), jnp.int32), jnp.array([0]))
+    seen = []
+    for k in range(200):
+        ring = ring.improve(*nowhere, jnp.array(5.0 + (-1) ** k))
+        seen.append(float(ring.drift))
+    np.testing.assert_allclose(seen[0], 0.06, rtol=1e-5)
+    np.testing.assert_allclose(seen[99], 5 * (1 - 0.99**100), rtol=0.01)
+    assert abs(seen[-1] - seen[-2]) < 0.1, "it follows every update"

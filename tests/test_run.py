@@ -324,3 +324,56 @@ def test_a_stopped_process_resumes_to_the_same_metrics(
     assert done < 20
     subprocess.run([*TRAIN, f"resume={tmp_path}/cut"], check=True, capture_output=True)
     assert metrics(tmp_path / "cut") == undisturbed
+
+
+def test_lanes_are_the_seeds_asked_for_value_by_value() -> None:
+    (job,) = plan([*TINY, "seed=5", "seeds=3", "sweep.lr=[0.1,0.2]"])
+    lanes = job.lanes()
+    assert lanes.seed.tolist() == [5, 6, 7, 5, 6, 7]
+    np.testing.assert_allclose(lanes.traced.lr, [0.1] * 3 + [0.2] * 3, rtol=1e-6)
+    (job,) = plan([*TINY, "seeds=2", "sweep.seed=[3,8]"])
+    assert job.lanes().seed.tolist() == [3, 4, 8, 9]
+
+
+def test_metrics_of_a_job_are_split_as_its_lanes_are() -> None:
+    (job,) = plan([*TINY, "seeds=3", "sweep.lr=[0.1,0.2]"])
+    lanes = job.lanes()
+    for value, part in execute.by_value(job, {"lr": lanes.traced.lr, "seed": lanes.seed}):
+        np.testing.assert_allclose(part["lr"], value.config.lr, rtol=1e-6)
+        assert part["seed"].tolist() == [0, 1, 2]
+
+
+def test_other_payoffs_in_the_same_file_are_another_run_and_more_steps_are_not(
+    tmp_path: Path,
+) -> None:
+    def fingerprint(payoff: list, *overrides: str) -> str:
+        (tmp_path / "game.yaml").write_text(str(payoff))
+        args = ["env=matrix/file", f"env.file={tmp_path}/game.yaml", *overrides]
+        return plan([*TINY, *args])[0].fingerprint()
+
+    one = fingerprint([[1, 2], [3, 4]])
+    assert fingerprint([[1, 2], [3, 4]]) == one
+    assert fingerprint([[1, 2], [3, 5]]) != one
+    assert fingerprint([[1, 2], [3, 4]], "seed=1") != one
+    assert fingerprint([[1, 2], [3, 4]], "total_steps=400", "run_dir=elsewhere") == one
+
+
+def test_with_several_games_at_a_time_a_resumed_run_keeps_the_lines_before_its_checkpoint(
+    tmp_path: Path,
+) -> None:
+    """Lines are counted in env steps, checkpoints in iterations; seeds go by their numbers."""
+    folder = tmp_path / "run"
+    run(folder, "method=vdn", "utility=mlp", "hidden_dim=4", "n_envs=4", "seed=5", "total_steps=80")
+    before = metrics(folder)
+    assert [line["step"] for line in before] == [40, 80]
+    assert all(line["seed"] == [5, 6] for line in before)
+    run(folder, "resume")  # there is nothing left to do
+    assert metrics(folder) == before
+
+
+def test_the_latest_checkpoint_is_the_one_of_the_largest_step(tmp_path: Path) -> None:
+    """A crash may leave an older one behind, and one that was not complete."""
+    assert checkpoint.latest(tmp_path / "none") is None
+    for name in ("80", "200", "1000.partial", "9.old"):
+        (tmp_path / name).mkdir()
+    assert checkpoint.latest(tmp_path) == tmp_path / "200"

@@ -358,3 +358,30 @@ def test_a_segment_that_cannot_hold_an_episode_is_refused_with_the_length_it_tak
     with pytest.raises(UserError, match="set segment_length=251 or more"):
         plan(["env=smax/3s_vs_5z", "env.time_limit=smac", "segment_length=128"])
     plan(["env=smax/3m", "segment_length=101"])
+
+
+def test_a_step_earns_the_share_that_it_took_of_each_enemys_own_health() -> None:
+    """Enemies of two kinds: a zealot's health is not a stalker's."""
+    env = smax.make(smax.Options(map="2s3z", time_limit=9))
+    scenario = smax.smax_env.MAP_NAME_TO_SCENARIO["2s3z"]
+    game = smax.HeuristicEnemySMAX(scenario=scenario)
+    full = np.asarray(game._env.unit_type_health)[np.asarray(scenario.unit_types)]
+    assert len(np.unique(full[5:])) == 2
+
+    @jax.jit
+    def play(enemy: Any) -> tuple[Any, Any]:
+        """Ally 0 shoots an enemy two map units away; everybody else is out of reach."""
+        battle = env.reset(jax.random.key(0), ())
+        positions = jnp.tile(jnp.array([[2.0, 16.0]]), (10, 1)) + jnp.arange(10)[:, None] * 0.1
+        positions = positions.at[5:, 0].add(25.0).at[0].set(jnp.array([14.0, 4.0]))
+        positions = positions.at[5 + enemy].set(jnp.array([16.0, 4.0]))
+        state = battle.smax.replace(unit_positions=positions)
+        action = jnp.full(5, STOP).at[0].set(STOP + 1 + enemy)
+        after, outcome = env.step(jax.random.key(1), battle._replace(smax=state), action, ())
+        return after.smax.unit_health, outcome.reward
+
+    for enemy in range(5):
+        health, reward = play(enemy)
+        taken = (full - np.asarray(health))[5:] / full[5:]
+        assert taken[enemy] > 0
+        np.testing.assert_allclose(reward, taken.sum() / 5, rtol=1e-5)

@@ -125,3 +125,10 @@ def test_wrong_ranks_and_lengths_are_refused() -> None:
         n_step(x._replace(value=x.value[:-1]), 2)
     with pytest.raises(AssertionError):
         n_step(x, 0)
+
+
+def test_the_n_of_a_run_is_the_number_of_rewards_in_its_targets() -> None:
+    x = bootstrap(1, 12, 0.9)
+    for n in (1, 2, 3, 5):
+        np.testing.assert_array_equal(RETURNS["n_step"](x, 0.5, n), n_step(x, n))
+    assert not np.allclose(n_step(x, 2), n_step(x, 3))

@@ -124,9 +124,9 @@ def check_value(option: Option, value: object, prefix: str = "") -> None:
             f"{'' if example is None else f', such as {example}'}"
         )
     if isinstance(value, (int, float)) and not isinstance(value, bool) and not about.holds(value):
+        expected = f"a value in {about.interval}" if about.interval else "a finite number"
         raise UserError(
-            f"{key}={value} is out of range; expected a value in {about.interval}, such as "
-            f"{_example(option)}"
+            f"{key}={value} is out of range; expected {expected}, such as {_example(option)}"
         )
 
 
@@ -141,11 +141,19 @@ def _example(option: Option) -> object:
     return max(about.low, 1) if takes_numbers else None
 
 
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    dict: "a mapping {key: value}",
+}
 
 
 def _alternatives(kind: object) -> tuple[object, ...]:
-    return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    """The types of a union, or the one; `dict[str, Any]` counts as dict."""
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    return tuple(typing.get_origin(k) or k for k in kinds)
 
 
 def _is_of(value: object, kind: object) -> bool:
@@ -179,7 +187,7 @@ def make(kind: type, values: dict[str, Any], prefix: str, whose: str) -> Any:
     check_keys(values, (o.name for o in options_of(kind)), prefix, whose)
     missing = [o.name for o in options_of(kind) if o.default is dataclasses.MISSING]
     if lacking := [name for name in missing if name not in values]:
-        raise UserError(f"{whose} needs {prefix}{lacking[0]}=")
+        raise UserError(f"{prefix}{lacking[0]} is not set; set it: {whose} cannot do without it")
     return kind(**values)
 
 
