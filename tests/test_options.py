@@ -72,7 +72,7 @@ def test_an_unknown_option_gets_the_closest_name() -> None:
 
 
 def test_a_required_option_that_is_not_set_is_named() -> None:
-    with pytest.raises(UserError, match="env.entry is not set"):
+    with pytest.raises(UserError, match=r"env\.entry is not set"):
         options.make(ENVS["custom"].options, {"time_limit": 5}, "env.", "custom environments")
 
 
