@@ -65,7 +65,11 @@ MISTAKES = [
     ("method.monotonic=true", "method.monotonic is no option", "embed_dim"),
     ("env.foo=1", "env.foo is no option of matrix", "choose one of game"),
     ("env.gam=a", "env.gam is no option of matrix", "did you mean game"),
-    ("env=matrix/random env.n_agents=3 env.n_actions=x", "env.n_actions='x' must be a whole number", "[2, "),
+    (
+        "env=matrix/random env.n_agents=3 env.n_actions=x",
+        "env.n_actions='x' must be a whole number",
+        "[2, ",
+    ),
     ("env=matrix/random env.n_agents=2.5", "env.n_agents=2.5 must be a whole number", "[2, "),
     ("env=matrix/random env.n_agents=null", "env.n_agents=None must be a whole number", "[2, "),
     ("env=matrix/random env.game_seed=1.5", "env.game_seed=1.5 must be a whole number", "[0, "),

@@ -10,10 +10,10 @@ import pytest
 
 from jaxvff.core import sizes
 from jaxvff.core.segments import blank_segment
-from jaxvff.learning.batch_loss import BatchInput, Stored, batch_loss
+from jaxvff.learning.batch_loss import BatchInput, batch_loss
 from jaxvff.learning.learner import LearnInput, init_params
 from jaxvff.learning.options import OPTIMIZERS
-from jaxvff.learning.replay import Sample
+from jaxvff.learning.samples import Sample, Stored
 from jaxvff.settings import build, config
 from jaxvff.training import loop
 from tests.lanes import params_of, start

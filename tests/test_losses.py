@@ -11,9 +11,9 @@ import pytest
 
 from jaxvff.core import segments
 from jaxvff.core.types import Codec, Env, EnvSpec, JointStep, Segment
-from jaxvff.learning.batch_loss import BatchInput, BatchOutput, Stored, batch_loss
+from jaxvff.learning.batch_loss import BatchInput, BatchOutput, batch_loss
 from jaxvff.learning.learner import Parts, init_params
-from jaxvff.learning.replay import Sample
+from jaxvff.learning.samples import Sample, Stored
 from jaxvff.losses.contract import LossInput
 from jaxvff.losses.ordered.elites import Elites
 from jaxvff.losses.qtran import QtranLoss

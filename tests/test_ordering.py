@@ -15,10 +15,10 @@ import pytest
 from jaxvff.core.actions import greedy
 from jaxvff.core.errors import UserError
 from jaxvff.core.types import EnvSpec
-from jaxvff.learning.batch_loss import BatchInput, Stored, batch_loss
+from jaxvff.learning.batch_loss import BatchInput, batch_loss
 from jaxvff.learning.learner import init_params
-from jaxvff.learning.replay import Sample
-from jaxvff.losses.contract import LossInput, LossOutput
+from jaxvff.learning.samples import Sample, Stored
+from jaxvff.losses.contract import Loss, LossInput, LossOutput
 from jaxvff.losses.ordered import elites, losses, order, search
 from jaxvff.losses.ordered.search import Budget
 from jaxvff.losses.terms import UtilityValues, joint_steps
@@ -387,56 +387,64 @@ def test_an_ascent_keeps_its_actions_where_nothing_is_better() -> None:
         np.testing.assert_array_equal(search.ascend(flat, can, jnp.array(begin_at), 2), begin_at)
 
 
-def loss_of(method: str, *overrides: str, loss: Any = None) -> Any:
-    """`f(params, target_params) -> LossOutput` of a segment without rewards or terminations.
+def loss_and_input(method: str, *overrides: str) -> tuple[Loss, LossInput]:
+    """The loss of a method, and a segment without rewards or terminations for it.
 
-    Also random parameters, twice, and which slots count.
+    The parameters are random, and those of the target network are others.
     """
     asked = config.load([f"method={method}", "utility=mlp", "hidden_dim=8", "gamma=1",
                          "returns=one_step", *overrides])  # fmt: skip
     spec = EnvSpec(n_agents=2, n_actions=3, obs_size=4, state_size=5, episode_limit=4)
     env: Any = SimpleNamespace(spec=spec)
     model = build.model(asked, env)
-    segment = random_segment(np.random.default_rng(5), spec, 24)
-    segment = segment._replace(
+    segment = random_segment(np.random.default_rng(5), spec, 24)._replace(
         reward=jnp.zeros(24), terminated=jnp.zeros(24, bool), avail=jnp.ones((24, 2, 3), bool)
     )
     elite = jnp.zeros((24, 2), jnp.int32)
-    recalled = elites.Recalled(elite, elite[None], jnp.zeros(()), jax.random.key(2))
-    traced = jax.tree.map(jnp.float32, asked.traced())
-    evaluate = loss or build.loss(asked.method)
-
-    def f(params: Any, target_params: Any) -> LossOutput:
-        return evaluate(LossInput(model, params, target_params, segment, traced, recalled))
-
-    both = (init_params(model, jax.random.key(k)) for k in (0, 1))
-    return jax.jit(f), *both, np.asarray(segment.mask)
+    return build.loss(asked.method), LossInput(
+        model=model,
+        params=init_params(model, jax.random.key(0)),
+        target_params=init_params(model, jax.random.key(1)),
+        segment=segment,
+        traced=jax.tree.map(jnp.float32, asked.traced()),
+        recalled=elites.Recalled(elite, elite[None], jnp.zeros(()), jax.random.key(2)),
+    )
 
 
 def test_a_search_bootstraps_on_the_better_of_what_it_found_and_the_greedy_joint_action() -> None:
     """With one set of parameters, without rewards or ends, a target is a joint value."""
     targets = {}
     for rule in ("double", "search"):
-        f, params, _, mask = loss_of("ordered_joint", f"target={rule}")
-        targets[rule] = np.asarray(f(params, params).metrics["target"])[mask]
+        loss, x = loss_and_input("ordered_joint", f"target={rule}")
+        f = lambda p, loss=loss, x=x: loss(x._replace(params=p, target_params=p)).metrics["target"]
+        targets[rule] = np.asarray(jax.jit(f)(x.params))[x.segment.mask]
     assert (targets["search"] >= targets["double"] - 1e-5).all()
     assert (targets["search"] > targets["double"] + 1e-3).any()
 
 
 def test_the_drift_is_how_far_the_joint_value_is_from_the_target_networks() -> None:
-    f, params, target_params, mask = loss_of("ordered_joint")
-    np.testing.assert_allclose(f(params, params).found.drift, 0, atol=1e-6)
-    assert (f(params, target_params).found.drift[mask] > 0).all()
+    loss, x = loss_and_input("ordered_joint")
+    drift = jax.jit(lambda target: loss(x._replace(target_params=target)).found.drift)
+    np.testing.assert_allclose(drift(x.params), 0, atol=1e-6)
+    assert (drift(x.target_params)[x.segment.mask] > 0).all()
 
 
 def test_the_fit_moves_utilities_where_they_are_settled_and_nowhere_else() -> None:
     """The layer that makes the utilities learns of Q_tot alone, if the order weighs nothing."""
-    moved = {}
-    for settled, margin in ((True, -1e6), (False, 1e6)):
+    _, x = loss_and_input("ordered_nmqmix")
+
+    @jax.jit
+    def gradient(margin: Any) -> Any:
         loss = losses.OrderedNmqmix(order_weight=0.0, margin=margin)
-        f, params, target_params, _ = loss_of("ordered_nmqmix", loss=loss)
-        grads = jax.jit(jax.grad(lambda p, f=f, t=target_params: jnp.sum(f(p, t).per_slot)))(params)
-        heads = [g for g in jax.tree.leaves(grads["utility"]) if g.shape == (3,)]
+        f = lambda utility: jnp.sum(
+            loss(x._replace(params=x.params | {"utility": utility})).per_slot
+        )
+        return jax.grad(f)(x.params["utility"])
+
+    def moved(margin: float) -> float:
+        heads = [g for g in jax.tree.leaves(gradient(margin)) if g.shape == (3,)]
         assert len(heads) == 1
-        moved[settled] = float(jnp.abs(heads[0]).max())
-    assert moved[True] > moved[False] == 0
+        return float(jnp.abs(heads[0]).max())
+
+    settled, unsettled = moved(-1e6), moved(1e6)
+    assert settled > unsettled == 0

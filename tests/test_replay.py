@@ -10,6 +10,7 @@ from jaxvff.core import segments
 from jaxvff.core.types import EnvSpec
 from jaxvff.learning import replay
 from jaxvff.learning.options import REPLAYS, ReplayOptions
+from jaxvff.learning.samples import Sample
 from jaxvff.losses.ordered import elites
 from tests.lanes import start
 
@@ -26,7 +27,7 @@ def ranked(exponents: tuple[float, float]) -> tuple[replay.Replay, object]:
     buffer = replay.prioritised(options)
     state = buffer.init({"x": jnp.array(0)})
     state = buffer.add(state, {"x": jnp.arange(4)})
-    everything = replay.Sample({"x": jnp.arange(4)}, None, jnp.arange(4))
+    everything = Sample({"x": jnp.arange(4)}, None, jnp.arange(4))
     return buffer, buffer.prioritise(state, everything, jnp.asarray(ERRORS))
 
 
@@ -51,7 +52,7 @@ def test_weights_are_inverse_probabilities_to_the_power_b_below_the_largest() ->
 
 def test_an_error_of_zero_leaves_a_segment_in_reach() -> None:
     buffer, state = ranked((0.6, 0.4))
-    everything = replay.Sample({"x": jnp.arange(4)}, None, jnp.arange(4))
+    everything = Sample({"x": jnp.arange(4)}, None, jnp.arange(4))
     state = buffer.prioritise(state, everything, jnp.zeros(4))
     assert set(np.asarray(buffer.sample(state, jax.random.key(0)).stored["x"])) == {0, 1, 2, 3}
 

@@ -10,15 +10,8 @@ import jax.numpy as jnp
 from jaxvff.core.segments import without_padding
 from jaxvff.core.types import Array, EnvParams, Metrics, Params, Traced, Tree
 from jaxvff.learning.learner import Parts
-from jaxvff.learning.replay import Sample
+from jaxvff.learning.samples import Sample
 from jaxvff.losses.contract import Evaluated, LossInput, LossOutput
-
-
-class Stored(NamedTuple):
-    """A segment in replay."""
-
-    packed: Tree  # by the environment's codec
-    row: Tree  # of the method's SegmentMemory
 
 
 class BatchInput(NamedTuple):

@@ -14,14 +14,7 @@ import jax.numpy as jnp
 
 from jaxvff.core.types import Array, Tree
 from jaxvff.learning.options import ReplayOptions
-
-
-class Sample(NamedTuple):
-    """A batch of stored segments."""
-
-    stored: Tree  # leaves [B, ...]
-    weight: Array | None  # [B] importance weights in (0, 1]; None: all 1
-    items: Array | None  # [B] where they are in replay, for `prioritise`; None: nothing to rank
+from jaxvff.learning.samples import Sample
 
 
 class Replay(NamedTuple):

@@ -13,11 +13,12 @@ from jaxvff.core.segments import blank_segment, without_padding
 from jaxvff.core.sizes import nbytes
 from jaxvff.core.types import Array, Metrics, Params, Traced, Tree
 from jaxvff.learning import optimizers
-from jaxvff.learning.batch_loss import BatchInput, BatchOutput, Stored, batch_loss
+from jaxvff.learning.batch_loss import BatchInput, BatchOutput, batch_loss
 from jaxvff.learning.bonus import Bonus
 from jaxvff.learning.learner import Learner, LearnInput, LearnOutput, Parts, Size, init_params
 from jaxvff.learning.options import BONUSES, REPLAYS, LearningOptions
-from jaxvff.learning.replay import Replay, Sample
+from jaxvff.learning.replay import Replay
+from jaxvff.learning.samples import Sample, Stored
 
 
 class State(NamedTuple):

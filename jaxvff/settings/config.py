@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import namedtuple
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 import jaxvff.configs
 from jaxvff.core.errors import UserError, check_name, closest
 from jaxvff.core.options import check, options_of, traced_names
+from jaxvff.envs import ENVS
 from jaxvff.learning.options import LearningOptions
 from jaxvff.losses.options import SearchOptions, TargetOptions
 from jaxvff.methods.table import METHODS
@@ -71,6 +72,19 @@ class Config(
         self._check_search()
 
     def _check_sizes(self) -> None:
+        if self.seed + self.seeds > 2**32:
+            raise UserError(
+                f"seed={self.seed} and seeds={self.seeds} go beyond seed 2**32 - 1; lower one"
+            )
+        if self.total_steps < self.steps_per_iteration:
+            raise UserError(
+                f"total_steps={self.total_steps} is less than one collection, n_envs · "
+                f"(segment_length - 1) = {self.steps_per_iteration} env steps; raise it"
+            )
+        if self.learner == "replay":
+            self._check_replay()
+
+    def _check_replay(self) -> None:
         buffer = f"buffer_size={self.buffer_size}"
         if self.batch_size > self.buffer_size:
             raise UserError(
@@ -84,15 +98,6 @@ class Config(
             )
         if self.n_envs > self.buffer_size:
             raise UserError(f"n_envs={self.n_envs} segments do not fit in {buffer}")
-        if self.seed + self.seeds > 2**32:
-            raise UserError(
-                f"seed={self.seed} and seeds={self.seeds} go beyond seed 2**32 - 1; lower one"
-            )
-        if self.total_steps < self.steps_per_iteration:
-            raise UserError(
-                f"total_steps={self.total_steps} is less than one collection, n_envs · "
-                f"(segment_length - 1) = {self.steps_per_iteration} env steps; raise it"
-            )
 
     def _check_search(self) -> None:
         """A search needs a method whose joint value can be searched."""
@@ -177,13 +182,19 @@ def to_yaml(config: Config) -> str:
 
 def config_names(group: str) -> list[str]:
     """The names that `<group>=` takes: the files of jaxvff.configs, and every method."""
-    names = _files(group) | (METHODS.keys() if group == "method" else set())
+    names = _files(group) | _without_file(group)
     return sorted(name for name in names if not name.endswith("base"))
 
 
 def _files(group: str) -> set[str]:
     root = Path(jaxvff.configs.__file__).parent / group
     return {p.relative_to(root).with_suffix("").as_posix() for p in root.rglob("*.yaml")}
+
+
+def _without_file(group: str) -> set[str]:
+    """The methods, or kinds of environments, that no file is about: they run on the defaults."""
+    table: Collection[str] = METHODS if group == "method" else ENVS
+    return set(table) - {name.split("/")[0] for name in _files(group)}
 
 
 def _schema() -> DictConfig:
@@ -196,9 +207,10 @@ def _schema() -> DictConfig:
 def _register() -> None:
     store = ConfigStore.instance()
     store.store(name="schema", node=_schema())
-    for name in METHODS.keys() - _files("method"):  # no file of its own: runs on the defaults
-        node = {"method": {"name": name}}
-        store.store(group="method", name=name, node=node, package="_global_")
+    for group, key in (("method", "name"), ("env", "kind")):
+        for name in _without_file(group):
+            node = {group: {key: name}}
+            store.store(group=group, name=name, node=node, package="_global_")
 
 
 def _explain(error: Exception) -> str:
