@@ -253,6 +253,7 @@ def test_every_report_is_of_what_happened_since_the_one_before() -> None:
     assert len(set(expected)) == 3
 
 
+@pytest.mark.slow
 def test_a_search_improves_the_segments_that_were_sampled_wherever_they_lie() -> None:
     """Nothing is learned: all that is drawn comes to know the same, the best joint action."""
     asked = config.load([

@@ -227,6 +227,7 @@ def test_a_run_explores_from_epsilon_start_to_epsilon_end_and_by_its_temperature
         assert abs(share("softmax", step) - 1 / (1 + np.exp(-1 / 0.5))) < 0.025
 
 
+@pytest.mark.slow
 def test_a_greedy_evaluation_begins_where_neither_training_nor_another_one_does() -> None:
     """Starts are drawn: those of the evaluation are none of those that training goes on with."""
     program, carry, lane = start(

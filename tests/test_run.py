@@ -358,6 +358,7 @@ def test_other_payoffs_in_the_same_file_are_another_run_and_more_steps_are_not(
     assert fingerprint([[1, 2], [3, 4]], "total_steps=400", "run_dir=elsewhere") == one
 
 
+@pytest.mark.slow
 def test_with_several_games_at_a_time_a_resumed_run_keeps_the_lines_before_its_checkpoint(
     tmp_path: Path,
 ) -> None:

@@ -22,6 +22,8 @@ from jaxvff.losses.options import BOOTSTRAPS, RETURNS
 from jaxvff.methods.table import METHODS
 from jaxvff.networks.options import UTILITIES
 from jaxvff.networks.utility import Utility
+from jaxvff.playing.explore import Explorer
+from jaxvff.playing.options import EXPLORERS
 from jaxvff.settings.config import Config
 
 
@@ -100,6 +102,11 @@ def parts(config: Config, env: Env | HostEnv) -> Parts:
 def learner(config: Config, env: Env | HostEnv) -> Learner:
     """The learner that a config asks for, in the environment `env`."""
     return LEARNERS[config.learner](parts(config, env), config)
+
+
+def explorer(config: Config) -> Explorer:
+    """How agents pick actions while experience is collected."""
+    return EXPLORERS[config.explore]
 
 
 def acting_on_search(config: Config, model: Model) -> Callable[[Params], Revise] | None:

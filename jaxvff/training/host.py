@@ -19,7 +19,6 @@ from jaxvff.playing.host.packing import Batch, sum_names
 from jaxvff.playing.host.play import Collector, Evaluator
 from jaxvff.playing.host.policy import BatchedPolicy, greedy_explorer
 from jaxvff.playing.host.pool import Pool, TooManyFaults
-from jaxvff.playing.options import EXPLORERS
 from jaxvff.settings import build
 from jaxvff.settings.config import Config
 from jaxvff.training import lanes, sharding
@@ -235,7 +234,7 @@ class _Session:
             config,
             self._env,
             pool=self._start_pool(n_games, TRAINING),
-            policy=self._policy(EXPLORERS[config.explore], lane, n_games),
+            policy=self._policy(build.explorer(config), lane, n_games),
             n_lanes=self._n_lanes,
         )
         return self._collector

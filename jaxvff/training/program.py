@@ -26,7 +26,6 @@ from jaxvff.core.types import (
 from jaxvff.learning.learner import Learner
 from jaxvff.playing import evaluate, rollout
 from jaxvff.playing.explore import Explorer
-from jaxvff.playing.options import EXPLORERS
 from jaxvff.playing.rollout import Player
 from jaxvff.settings import build
 from jaxvff.settings.config import Config
@@ -170,7 +169,7 @@ def device_program(config: Config, env: Env, n_lanes: int) -> Program:
         config=config,
         env=env,
         learner=learner,
-        explorer=EXPLORERS[config.explore],
+        explorer=build.explorer(config),
         revise=build.acting_on_search(config, learner.model),
     )
     mesh = sharding.lane_mesh(n_lanes)
