@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from jaxvff.cli import start
 from jaxvff.cli.main import main
 from jaxvff.methods.table import METHODS
 from jaxvff.runs import execute
@@ -147,3 +148,15 @@ def test_the_command_runs_as_a_program_and_exits_with_2() -> None:
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("saved", ["", "3", "command: train", "command: train\nparts: []",
+                                   "command: train\nparts: [lr]"])  # fmt: skip
+def test_a_run_file_that_says_nothing_is_named_before_jax_is_there(
+    saved: str, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    (tmp_path / "run.yaml").write_text(saved)
+    monkeypatch.setattr(start, "importing", lambda *options: pytest.fail("it imported JAX"))
+    for args in (["train", f"resume={tmp_path}"], ["evaluate", f"run={tmp_path}"]):
+        assert main(args) == 2
+        assert "has no readable run.yaml" in capsys.readouterr().err

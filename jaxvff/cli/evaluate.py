@@ -6,7 +6,8 @@ from pathlib import Path
 
 from jaxvff.cli.start import importing
 from jaxvff.core.errors import UserError
-from jaxvff.settings import overrides
+from jaxvff.runs import run_file
+from jaxvff.settings import overrides, sweep
 
 KEYS = ("render", "seed", "episodes")  # what is drawn, see reports.gifs
 
@@ -16,7 +17,9 @@ def run(args: list[str]) -> int:
     rest, own = overrides.split(args, "run", *KEYS)
     if "run" not in own or rest:
         raise UserError(f"evaluate takes run=<run folder>, {'=, '.join(KEYS)}= and no more")
-    with importing():
+    folder = Path(own["run"])
+    saved = run_file.read(folder)[1]
+    with importing(sweep.expand(saved[0])[0].config):
         from rich.console import Console
 
         from jaxvff.reports import gifs, records, tables
@@ -25,7 +28,7 @@ def run(args: list[str]) -> int:
         from jaxvff.training import loop
 
         drawn = gifs.wish(own)
-        folder, console, found = Path(own["run"]), Console(), []
+        console, found = Console(), []
         _, jobs = runs.old_run(folder)
         if drawn is not None:
             gifs.check(jobs, drawn)

@@ -13,16 +13,13 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import yaml
-
 from jaxvff.core.errors import UserError
-from jaxvff.core.files import write_text
-from jaxvff.runs import memory, sinks
+from jaxvff.runs import memory, run_file, sinks
 from jaxvff.runs.plan import Job, plan
 from jaxvff.runs.sinks import SINKS
 from jaxvff.settings.overrides import Override, parse
 
-RUN_FILE, CONFIG_FILE = "run.yaml", "config.yaml"
+CONFIG_FILE = "config.yaml"
 METRICS_FILE, TIMING_FILE = "metrics.jsonl", "timing.json"
 CHECKPOINTS = "checkpoint"
 RESUMABLE = ("total_steps", *SINKS)  # the keys that decide no number of a run
@@ -43,7 +40,7 @@ def new_run(*parts: Part, command: str = "train") -> tuple[Path, list[Job]]:
     else:
         folder = Path(first.run_dir)
     make_folder(folder)
-    _write_run(folder, command, parsed)
+    run_file.write(folder, command, parsed)
     return folder, jobs
 
 
@@ -76,13 +73,11 @@ def old_run(
             f"{other[0].text} cannot change in a resumed run, only {', '.join(RESUMABLE)} can; "
             "start a new run"
         )
-    made_by, texts = _read_run(folder)
-    if command not in (None, made_by):
-        raise UserError(f"{folder} is of another command; use jaxvff {made_by} resume={folder}")
-    parts = [[*parse(part), *changes] for part in texts]
+    made_by, saved = run_file.read(folder, command)
+    parts = [[*part, *changes] for part in saved]
     jobs = _planned(parts)
     if changes:  # only what could be planned is written down
-        _write_run(folder, made_by, parts)
+        run_file.write(folder, made_by, parts)
     return made_by, jobs
 
 
@@ -93,20 +88,3 @@ def job_folder(folder: Path, jobs: Sequence[Job], index: int) -> Path:
 
 def _planned(parts: Iterable[Part]) -> list[Job]:
     return [job for part in parts for job in plan(part)]
-
-
-def _write_run(folder: Path, command: str, parts: Iterable[Iterable[Override]]) -> None:
-    texts = [[o.text for o in part] for part in parts]
-    write_text(folder / RUN_FILE, yaml.safe_dump({"command": command, "parts": texts}))
-
-
-def _read_run(folder: Path) -> tuple[str, list[list[str]]]:
-    """What RUN_FILE says: the command, and the texts of each part's overrides."""
-    try:
-        saved = yaml.safe_load((folder / RUN_FILE).read_text())
-        command, parts = saved["command"], saved["parts"]
-        if not all(isinstance(part, list) for part in parts):
-            raise TypeError(parts)
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise UserError(f"{folder} is no run folder: it has no readable {RUN_FILE}") from error
-    return command, parts
