@@ -260,3 +260,24 @@ def test_a_greedy_evaluation_takes_available_actions_alone() -> None:
     assert play.length == 2  # the sum of actions is 6 or more
     assert actions[0].tolist() == [2, 2]
     assert actions[1, 0] == 2 and actions[1, 1] < 2
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.05, 0.7, 1.0])
+def test_epsilon_greedy_draws_what_the_categorical_of_distrax_draws(epsilon: float) -> None:
+    """Bit for bit, on random utilities and masks: a library's word for what is written by hand."""
+    import distrax
+
+    rng = np.random.default_rng(3)
+    q = jnp.asarray(rng.normal(size=(64, 5, 7)), jnp.float32)
+    avail = rng.random((64, 5, 7)) < 0.5
+    avail[..., 2] = True
+    keys = jax.random.split(jax.random.key(11), 64)
+
+    def by_distrax(key, q, avail):
+        best = jnp.arange(7) == actions.greedy(q, avail)[..., None]
+        probs = (1 - epsilon) * best + epsilon * avail / jnp.sum(avail, axis=-1, keepdims=True)
+        return distrax.Categorical(probs=probs).sample(seed=key)
+
+    ours = jax.vmap(lambda *x: explore.epsilon_greedy(*x, jnp.array(epsilon)))(keys, q, avail)
+    np.testing.assert_array_equal(ours, jax.vmap(by_distrax)(keys, q, avail))
+    assert np.take_along_axis(avail, np.asarray(ours)[..., None], -1).all()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 
 from jaxvff.core.actions import greedy, masked
@@ -29,12 +30,12 @@ def epsilon_greedy(key: Array, q: Array, avail: Array, epsilon: Array) -> Array:
     Returns:
       Actions `[A]` int.
     """
-    import distrax  # here, not above: TensorFlow Probability takes a second to import
-
     best = jnp.arange(q.shape[-1]) == greedy(q, avail)[..., None]
     random = avail / jnp.sum(avail, axis=-1, keepdims=True)
     probs = (1 - epsilon) * best + epsilon * random
-    return distrax.Categorical(probs=probs).sample(seed=key)
+    # What distrax.Categorical(probs=probs) draws, without a second to import it: most runs are
+    # ε-greedy, and need no distribution of distrax otherwise.
+    return jax.random.categorical(key, jnp.log(probs / jnp.sum(probs, axis=-1, keepdims=True)))
 
 
 def softmax(key: Array, q: Array, avail: Array, temperature: Array) -> Array:
@@ -49,7 +50,7 @@ def softmax(key: Array, q: Array, avail: Array, temperature: Array) -> Array:
     Returns:
       Actions `[A]` int, available ones.
     """
-    import distrax
+    import distrax  # here, not above: TensorFlow Probability takes a second to import
 
     return distrax.Categorical(logits=masked(q / temperature, avail)).sample(seed=key)
 
