@@ -32,7 +32,8 @@ def train_and_show(folder: Path, jobs: Sequence[Job], *, command: str, resume: b
       resume: continue from the checkpoints in `folder`.
     """
     console = Console()
-    console.print(memory.describe(memory.largest(jobs)), style="dim", highlight=False)
+    estimate = memory.describe(memory.largest(jobs))
+    console.print(estimate, style="dim", highlight=False, soft_wrap=True)
     results = _train(console, folder, jobs, resume=resume)
     complete = len(results) == sum(len(job.values) for job in jobs) and all(
         r.step >= r.value.config.n_iterations * r.value.config.steps_per_iteration for r in results
