@@ -83,5 +83,6 @@ def init_params(model: Model, key: Array) -> Params:
         acting: model.utility.init(utility_key),
         "mixer": model.mixer.init(mixer_key, step),
     }
-    keys = [other_key, *jax.random.split(other_key, max(len(others) - 1, 0))]
+    # A single further set takes the key as it is.
+    keys = jax.random.split(other_key, len(others)) if len(others) > 1 else [other_key]
     return params | {name: model.utility.init(k) for name, k in zip(others, keys, strict=False)}

@@ -82,7 +82,7 @@ class ReplayLearner(NamedTuple):
             params=params,
             target_params=params,
             opt_state=self.optimizer.init(params),
-            bonus=self.bonus.init(bonus_key, spec.state_size) if self.bonus else (),
+            bonus=self.bonus.init(bonus_key, spec.state_size) if self.bonus is not None else (),
             replay=self.replay.init(item),
             memory=memory,
         )
