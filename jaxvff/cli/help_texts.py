@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
-from jaxvff.core.options import options_of
+from jaxvff.core.options import Option, options_of
 from jaxvff.settings.config import COMPONENTS, config_names
 
 WIDTH = 100
@@ -135,7 +135,8 @@ def keys() -> str:
     return "\n".join(_row(*row) for row in rows)
 
 
-def _key(option) -> str:  # type: ignore[no-untyped-def]
+def _key(option: Option) -> str:
+    """`name=`, with the values of a choice; a star marks what is traced."""
     values = "|".join(option.about.names)
     return f"{option.name}={values}{'*' * option.about.traced}"
 
