@@ -61,7 +61,7 @@ def measure(job: Job, seconds: float = 5.0) -> dict[str, Any]:
         has started.
 
     Returns:
-      method, lanes, init_s, compile_s, seed_steps_per_s; of one lane state_bytes, and the largest
+      method, lanes, init_s, compile_s, seed_steps_per_s; of one lane state_bytes, and the main
       part of it with its name, part and part_bytes.
     """
     from jaxvff.runs import execute
@@ -83,7 +83,7 @@ def _measure(job: Job, program: Program, seconds: float) -> dict[str, Any]:
     began = time.perf_counter()
     advance = program.compile(carry, lane)
     compile_s = time.perf_counter() - began
-    largest = program.learner.sizes(carry.state.learner)[0]
+    main_part = program.learner.sizes(carry.state.learner)[0]
     state_bytes = nbytes(carry.state) // job.n_lanes
 
     # Past the start of learning, then chunks that double until one is long enough to trust.
@@ -102,8 +102,8 @@ def _measure(job: Job, program: Program, seconds: float) -> dict[str, Any]:
         "compile_s": compile_s,
         "seed_steps_per_s": job.n_lanes * n * job.config.steps_per_iteration / elapsed,
         "state_bytes": state_bytes,
-        "part": largest.name,
-        "part_bytes": largest.n_bytes // job.n_lanes,
+        "part": main_part.name,
+        "part_bytes": main_part.n_bytes // job.n_lanes,
     }
 
 
@@ -114,7 +114,7 @@ def terminal(rows: list[dict[str, Any]]) -> Table:
 
     n, device = jax.device_count(), jax.devices()[0].device_kind
     table = Table(title=f"Throughput on {n} x {device}, jax {jax.__version__}")
-    columns = ("method", "lanes", "seed-steps/s", "compile", "init", "state", "largest part")
+    columns = ("method", "lanes", "seed-steps/s", "compile", "init", "state", "main part")
     for name in columns:
         table.add_column(name, justify="left" if name == "method" else "right")
     for r in rows:

@@ -98,7 +98,7 @@ BENCH = """\
 usage: jaxvff bench ['lanes=[1,64,512]'] [seconds=5] [key=value ...]
 
 Times the compiled training program: init, compile, seed-steps per second in the steady state,
-bytes of state and of its largest part per seed. Keys as for train.
+bytes of state and of its main part per seed. Keys as for train.
 """
 
 TEXTS = {

@@ -62,7 +62,8 @@ class Learner(NamedTuple):
     init: Callable[[Array, Traced], Tree]  # (key, traced options) -> state
     acting: Callable[[Tree], Params]  # state -> the parameters to act with: {"utility", "mixer"}
     learn: Callable[[Tree, LearnInput], LearnOutput]
-    sizes: Callable[[Tree], list[Size]]  # of a state or of its shapes; the largest part first
+    # Of a state or of its shapes; first the part that grows most with a user's settings.
+    sizes: Callable[[Tree], list[Size]]
     n_keys: int  # PRNG keys that an iteration takes
     first_iteration: int  # the first one in which parameters change
 

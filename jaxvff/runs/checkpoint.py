@@ -6,13 +6,16 @@ import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from jaxvff.core.errors import UserError
 from jaxvff.core.types import Array, Tree
+
+if TYPE_CHECKING:
+    from orbax.checkpoint import StandardCheckpointer
 
 MANIFEST = "manifest.json"
 
@@ -36,7 +39,7 @@ def save(folder: Path, step: int, tree: Tree, run: str = "") -> Path:
     final, partial = folder / str(step), folder / f"{step}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    with ocp.StandardCheckpointer() as checkpointer:
+    with _checkpointer() as checkpointer:
         checkpointer.save(partial / "state", _to_arrays(tree))
     manifest = {"step": step, "run": run, "layout": layout(tree), "sha256": _digests(partial)}
     (partial / MANIFEST).write_text(json.dumps(manifest))
@@ -97,9 +100,15 @@ def restore(path: Path, like: Tree, run: str = "") -> tuple[int, Tree]:
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
         jax.eval_shape(_to_arrays, like),
     )
-    with ocp.StandardCheckpointer() as checkpointer:
+    with _checkpointer() as checkpointer:
         arrays = checkpointer.restore(path / "state", target)
     return step, _from_arrays(jax.tree.map(np.asarray, arrays), like)
+
+
+def _checkpointer() -> StandardCheckpointer:
+    import orbax.checkpoint as ocp  # here, not above: half a second to import
+
+    return ocp.StandardCheckpointer()
 
 
 def layout(tree: Tree) -> dict[str, str]:

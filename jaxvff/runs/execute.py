@@ -19,7 +19,7 @@ import numpy as np
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import write_json, write_text
 from jaxvff.core.types import HostEnv
-from jaxvff.runs import memory, sinks
+from jaxvff.runs import checkpoint, memory, sinks
 from jaxvff.runs.folder import (
     CHECKPOINTS,
     CONFIG_FILE,
@@ -123,8 +123,6 @@ def open_program(job: Job, tell: Callable[[str], None] = print) -> Iterator[Prog
 
 def restored(saved: Path, job: Job, program: Program, lane: Lane) -> tuple[int, Carry]:
     """The iteration and the carry of a checkpoint of `job`, on the program's devices."""
-    from jaxvff.runs import checkpoint  # here, not above: orbax takes half a second to import
-
     like = jax.eval_shape(program.init, lane)
     iteration, carry = checkpoint.restore(saved, like, job.fingerprint())
     if iteration > job.config.n_iterations:
@@ -158,8 +156,6 @@ def newest(folder: Path, job: Job, program: Program) -> Trained:
     Raises:
       UserError: there is none, or it is damaged or of another run.
     """
-    from jaxvff.runs import checkpoint
-
     saved = checkpoint.latest(folder / CHECKPOINTS)
     if saved is None:
         raise UserError(f"{folder} has no checkpoint yet; wait for one or train again")
@@ -202,8 +198,6 @@ class _Sitting:
 
     def train(self, program: Program, *, resume: bool) -> list[Result]:
         """Train to the end, or until the watcher stops it."""
-        from jaxvff.runs import checkpoint  # here, not above: orbax takes half a second to import
-
         job, watcher, began = self._job, self._watcher, time.perf_counter()
         steps_per_iteration = job.config.steps_per_iteration
         self._write_configs()
@@ -260,8 +254,6 @@ class _Sitting:
         return results(job, self._folder, iteration, metrics=metrics, timing=timing)
 
     def _save(self, iteration: int, carry: Carry) -> None:
-        from jaxvff.runs import checkpoint
-
         folder = self._folder / CHECKPOINTS
         checkpoint.save(folder, iteration, carry, self._job.fingerprint())
 

@@ -21,7 +21,7 @@ class Need(NamedTuple):
 
     lanes: int
     lane: int  # bytes, all that follows included
-    parts: list[Size]  # of a lane's learner, the largest one first
+    parts: list[Size]  # of a lane's learner, see Learner.sizes
 
     @property
     def total(self) -> int:

@@ -31,18 +31,6 @@ from jaxvff.playing.options import CollectionOptions, ExplorerOptions
 from jaxvff.settings.overrides import GROUPS, Override, parse
 from jaxvff.settings.run_options import OutputOptions, RunOptions
 
-# The components whose options a user sets by their plain names, in the order of the reference page.
-COMPONENTS = (
-    RunOptions,
-    *LearningOptions.__bases__,
-    TargetOptions,
-    SearchOptions,
-    CollectionOptions,
-    ExplorerOptions,
-    UtilityOptions,
-    OutputOptions,
-)
-
 
 @dataclass(frozen=True)
 class Config(
@@ -133,6 +121,12 @@ class Config(
         return dataclasses.replace(self, seed=0, **plain, **OUTPUTS)
 
 
+# The components whose options a user sets by their plain names, in the order of the reference page.
+COMPONENTS = tuple(
+    component
+    for base in Config.__bases__
+    for component in (base.__bases__ if base is LearningOptions else (base,))
+)
 TRACED = traced_names(Config)
 _Traced = namedtuple("Traced", TRACED)  # type: ignore[misc]
 # Where results go, as if they went nowhere.

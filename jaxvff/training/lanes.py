@@ -86,9 +86,9 @@ def learn(
     Returns:
       The new state, and the learner's metrics.
     """
-    key, *keys = jax.random.split(state.key, learner.n_keys + 1)
+    keys = jax.random.split(state.key, learner.n_keys + 1)  # the first one is the lane's next
     steps = jnp.sum(segments.mask, dtype=jnp.int32)
-    state = state._replace(key=key, env_steps=state.env_steps + steps)
+    state = state._replace(key=keys[0], env_steps=state.env_steps + steps)
     state = state.stopped_unless(_finite(segments.obs, segments.state, segments.reward))
     out = learner.learn(
         state.learner,
@@ -99,7 +99,7 @@ def learn(
             iteration=iteration,
             env_steps=state.env_steps,
             running=state.running,
-            keys=jnp.stack(keys) if keys else jnp.zeros(0, key.dtype),
+            keys=keys[1:],
         ),
     )
     return state._replace(learner=out.state).stopped_unless(out.running), out.metrics
