@@ -16,7 +16,7 @@ from jaxvff.envs.hosted import WorkerOptions, host_env
 class Options(WorkerOptions):
     """What makes the environment, and which API it has."""
 
-    entry: str = option(MISSING, "package.module:function, which makes the environment")
+    entry: str = option(MISSING, "package.module:function, which makes the environment", code=True)
     time_limit: int = option(
         MISSING, "longest episode; a longer one is truncated", unit="env steps", low=1
     )

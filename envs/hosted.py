@@ -47,7 +47,7 @@ class WorkerOptions:
     """The options that all games on the host share; a game's own Options inherit them."""
 
     python: str | None = option(
-        None, "interpreter of the workers, with NumPy and the game; null: this one"
+        None, "interpreter of the workers, with NumPy and the game; null: this one", code=True
     )
     workers: int | None = option(None, "worker processes; null: one per core", low=1)
     step_timeout: float = option(

@@ -57,7 +57,7 @@ class Options:
     payoff: object = option(None, "the payoff tensor itself: nested lists, an axis per agent")
     # A number as well: the command line reads a path such as 3 as a number.
     file: str | float | None = option(
-        None, "path of a .npy, .yaml or .json file with the payoff tensor"
+        None, "path of a .npy, .yaml or .json file with the payoff tensor", file=True
     )
     n_agents: int = option(2, "agents of a random game", low=2)
     n_actions: int = option(3, "actions per agent of a random game", low=2)

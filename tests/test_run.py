@@ -218,7 +218,7 @@ def test_checkpoints_come_at_their_own_interval(tmp_path: Path, monkeypatch) -> 
 def test_averages_do_not_depend_on_where_a_run_was_cut(tmp_path: Path) -> None:
     """A run that ended between two reports and went on: means over what was really summed."""
     run(tmp_path / "cut", "total_steps=100")
-    jobs = runs.old_run(tmp_path / "cut", "train", ["total_steps=120"])[1]
+    jobs = runs.resumed_run(tmp_path / "cut", "train", ["total_steps=120"])
     list(execute.execute(tmp_path / "cut", jobs, resume=True))
     run(tmp_path / "whole", "total_steps=120")
     cut, whole = metrics(tmp_path / "cut"), metrics(tmp_path / "whole")

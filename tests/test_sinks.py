@@ -190,7 +190,7 @@ def test_the_real_wandb_keeps_seeds_apart_offline(tmp_path: Path, monkeypatch) -
 def run(folder: Path, *overrides: str, resume: bool = False) -> list[dict]:
     """Train in this process; the lines of metrics.jsonl."""
     if resume:
-        jobs = runs.old_run(folder, "train", list(overrides))[1]
+        jobs = runs.resumed_run(folder, "train", overrides)
     else:
         jobs = runs.new_run([*TINY, f"run_dir={folder}", *overrides])[1]
     list(execute.execute(folder, jobs, resume=resume))

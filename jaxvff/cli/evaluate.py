@@ -6,10 +6,11 @@ from pathlib import Path
 
 from jaxvff.cli.start import importing
 from jaxvff.core.errors import UserError
-from jaxvff.runs import run_file
+from jaxvff.runs import run_file, trust
 from jaxvff.settings import overrides, sweep
 
-KEYS = ("render", "seed", "episodes")  # what is drawn, see reports.gifs
+DRAWING = ("render", "seed", "episodes")  # what is drawn, see reports.gifs
+KEYS = (*DRAWING, "trust")
 
 
 def run(args: list[str]) -> int:
@@ -18,8 +19,12 @@ def run(args: list[str]) -> int:
     if "run" not in own or rest:
         raise UserError(f"evaluate takes run=<run folder>, {'=, '.join(KEYS)}= and no more")
     folder = Path(own["run"])
-    saved = run_file.read(folder)[1]
-    with importing(sweep.expand(saved[0])[0].config):
+    configs = [value.config for part in run_file.read(folder)[1] for value in sweep.expand(part)]
+    trusted = trust.wish(own.get("trust"))
+    with importing(configs[0]):
+        if not trusted:
+            trust.check(folder, configs)
+
         from rich.console import Console
 
         from jaxvff.reports import gifs, records, tables
@@ -28,7 +33,7 @@ def run(args: list[str]) -> int:
         from jaxvff.training import loop
 
         drawn = gifs.wish(own)
-        console, found = Console(), []
+        console, found, waiting = Console(), [], []
         _, jobs = runs.old_run(folder)
         if drawn is not None:
             gifs.check(jobs, drawn)
@@ -37,11 +42,18 @@ def run(args: list[str]) -> int:
         with execute.open_program(job) as program:
             with console.status(f"compiling and playing: {job.name}"):
                 trained = execute.newest(files, job, program)
+                if trained is None:
+                    waiting.append(files)
+                    continue
                 metrics = loop.report_metrics(program, trained.carry, trained.lane)
                 results = execute.results(job, files, trained.iteration, metrics=metrics, timing={})
             found += [records.of(result) for result in results]
             if drawn is not None:
                 for line in gifs.gifs(files, job, program, trained, drawn):
                     console.print(line, soft_wrap=True, markup=False, highlight=False)
+    if not found:
+        raise UserError(f"{folder} has no checkpoint yet; wait for one or train again")
     tables.print_results(console, found)
+    for files in waiting:
+        console.print(f"{files} has no checkpoint yet", soft_wrap=True, markup=False)
     return 0

@@ -18,6 +18,7 @@ from rich.progress import (
 
 from jaxvff.runs import execute, memory
 from jaxvff.runs.execute import Result, Watcher
+from jaxvff.runs.folder import resume_command
 from jaxvff.runs.plan import Job
 from jaxvff.training.loop import Report
 
@@ -54,7 +55,8 @@ def train_and_show(folder: Path, jobs: Sequence[Job], *, command: str, resume: b
     if complete:
         console.print(f"results: {folder}", soft_wrap=True)
         return 0
-    console.print(f"interrupted; continue with: jaxvff {command} resume={folder}", soft_wrap=True)
+    again = resume_command(command, folder, jobs)
+    console.print(f"interrupted; continue with: {again}", soft_wrap=True, markup=False)
     return 130
 
 

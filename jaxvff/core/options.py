@@ -30,6 +30,8 @@ class About(NamedTuple):
     above: bool = False  # `low` itself is not allowed
     names: tuple[str, ...] = ()  # the values of a choice; empty: any
     traced: bool = False  # a sweep varies it without recompiling
+    file: bool = False  # its value is the path of a file that the run reads
+    code: bool = False  # its value names code that is run
 
     @property
     def interval(self) -> str:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 
 from jaxvff.core.errors import UserError
+from jaxvff.core.files import whole
 from jaxvff.core.types import EnvState
 from jaxvff.reports import records
 from jaxvff.runs.execute import Trained
@@ -138,6 +139,5 @@ def _label(value: SweepValue) -> str:
 def _write(value: SweepValue, states: EnvState, path: Path, caption: str) -> None:
     """Draw the states `[L + 1, ...]` of an episode; the file is written whole or not at all."""
     assert value.env.render is not None  # `check` has refused the others
-    partial = path.with_suffix(".partial.gif")
-    value.env.render(states, partial, caption)
-    partial.replace(path)
+    with whole(path) as partial:
+        value.env.render(states, partial, caption)

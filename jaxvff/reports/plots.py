@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from jaxvff.core.files import whole
 from jaxvff.reports import tables
 from jaxvff.reports.records import Curve, Record, TableRecord, env_steps, measured
 
@@ -39,10 +40,9 @@ Color: TypeAlias = tuple[float, float, float, float]  # red, green, blue, opacit
 
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG whole or not at all."""
-    partial = path.with_name(path.stem + ".partial.png")
-    figure.savefig(partial, dpi=130)
+    with whole(path) as partial:
+        figure.savefig(partial, dpi=130)
     plt.close(figure)
-    partial.replace(path)
 
 
 def learned_tables(games: Sequence[TableRecord], path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from jaxvff.core.files import plain
 from jaxvff.reports.statistics import Aggregate, Rate, interval, median_seed, wilson
+from jaxvff.runs import metrics_file
 from jaxvff.runs.execute import Result
 from jaxvff.runs.folder import METRICS_FILE
 
@@ -153,7 +153,7 @@ def curve(folder: Path, record: Record) -> Curve:
       folder: where the metrics file of its job is.
       record: of the sweep value.
     """
-    lines = (json.loads(line) for line in (folder / METRICS_FILE).read_text().splitlines())
+    lines = metrics_file.read(folder / METRICS_FILE)
     return Curve(record, [line for line in lines if line["sweep"] == plain(record.sweep)])
 
 

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import logging
+import os
+import re
+import secrets
 import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,18 +22,22 @@ import numpy as np
 
 from jaxvff.core.errors import UserError
 from jaxvff.core.types import Array, Tree
+from jaxvff.runs import locks
 
 if TYPE_CHECKING:
     from orbax.checkpoint import StandardCheckpointer
 
 MANIFEST = "manifest.json"
+_STEP = re.compile(r"[0-9]+")  # the name of a checkpoint
+# What `save` makes, complete or not; older versions left out the part in the middle.
+_OURS = re.compile(r"[0-9]+(\.([0-9a-f]+\.)?(partial|old))?")
 
 
 def save(folder: Path, step: int, tree: Tree, run: str = "") -> Path:
     """Write `tree` as `folder/<step>`, then remove older checkpoints.
 
     The older ones stay until the new one is complete, so that a crash, a Ctrl-C or a full disk
-    in the middle costs only what was being written.
+    in the middle costs only what was being written; and as long as somebody reads them.
 
     Args:
       folder: where the checkpoints of a run are.
@@ -34,28 +47,105 @@ def save(folder: Path, step: int, tree: Tree, run: str = "") -> Path:
 
     Returns:
       The path of the new checkpoint.
+
+    Raises:
+      OSError: it could not be written, say on a full disk.
     """
     folder = folder.resolve()
-    final, partial = folder / str(step), folder / f"{step}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    with _checkpointer() as checkpointer:
-        checkpointer.save(partial / "state", _to_arrays(tree))
-    manifest = {"step": step, "run": run, "layout": layout(tree), "sha256": _digests(partial)}
-    (partial / MANIFEST).write_text(json.dumps(manifest))
-    if final.exists():
-        final.rename(folder / f"{step}.old")
-    partial.rename(final)
-    for old in folder.iterdir():
-        if old != final:
-            shutil.rmtree(old, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    final, partial = folder / str(step), _aside(folder, step, "partial")
+    partial.mkdir()
+    try:
+        _write(partial, step, tree, run)
+        if final.exists():
+            final.rename(_aside(folder, step, "old"))
+        partial.rename(final)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)  # what is there is of no use, and takes room
+        raise
+    _remove_older(folder, final)
     return final
+
+
+def _aside(folder: Path, step: int, why: str) -> Path:
+    """A name, which nobody can foresee, for what is not (or no longer) a checkpoint."""
+    return folder / f"{step}.{secrets.token_hex(8)}.{why}"
+
+
+def _write(path: Path, step: int, tree: Tree, run: str) -> None:
+    """Write a checkpoint into an empty folder."""
+    try:
+        with _failing_once(), _checkpointer() as checkpointer:
+            checkpointer.save(path / "state", _to_arrays(tree))
+    except Exception as error:  # orbax has no common class for a disk that is full or gone
+        raise OSError(f"checkpoint {path.parent / str(step)}: {_reason(error)}") from error
+    manifest = {"step": step, "run": run, "layout": layout(tree), "sha256": _digests(path)}
+    (path / MANIFEST).write_text(json.dumps(manifest))
+
+
+@contextmanager
+def _failing_once() -> Iterator[None]:
+    """Keep what orbax raises from being printed as well, by each of its threads and tasks."""
+    with tempfile.TemporaryFile() as printed:
+        stderr = os.dup(2)
+        os.dup2(printed.fileno(), 2)
+        try:
+            yield
+            printed.seek(0)
+            os.write(stderr, printed.read())
+        except Exception:
+            # A task is told of when Python collects it; the threads take a moment to end.
+            logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+            time.sleep(0.5)
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong with a file, without the files' names: the system's words, if it has any."""
+    text = str(error)
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EIO):
+        if os.strerror(number) in text:
+            return os.strerror(number)
+    return next(iter(text.splitlines()), type(error).__name__)[:200]
+
+
+def _remove_older(folder: Path, newest: Path) -> None:
+    """Remove what `save` made before `newest`, and nothing of the user's or that is being read."""
+    for old in folder.iterdir():
+        if old == newest or not _OURS.fullmatch(old.name):
+            continue
+        try:
+            with locks.unread(old / MANIFEST) as free:
+                if free:
+                    shutil.rmtree(old, ignore_errors=True)
+        except FileNotFoundError:  # without a manifest: never completed, or not ours
+            if not _STEP.fullmatch(old.name):
+                shutil.rmtree(old, ignore_errors=True)
 
 
 def latest(folder: Path) -> Path | None:
     """The newest complete checkpoint in `folder`, or None."""
-    steps = [int(p.name) for p in folder.glob("*") if p.name.isdigit()] if folder.is_dir() else []
-    return folder / str(max(steps)) if steps else None
+    found = [p for p in folder.glob("*") if _STEP.fullmatch(p.name)]
+    return max(found, key=lambda p: int(p.name), default=None)
+
+
+def restore_newest(folder: Path, like: Tree, run: str = "") -> tuple[int, Tree] | None:
+    """What `restore` returns of the newest checkpoint, also while newer ones are being written.
+
+    Returns:
+      None where there is no checkpoint.
+
+    Raises:
+      UserError: the newest one is damaged, or of another config or program.
+    """
+    while (path := latest(folder)) is not None:
+        with locks.reading(path / MANIFEST) as kept:
+            if kept or latest(folder) == path:  # else a newer one has taken its place
+                return restore(path, like, run)
+    return None
 
 
 def restore(path: Path, like: Tree, run: str = "") -> tuple[int, Tree]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,12 +20,14 @@ import numpy as np
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import write_json, write_text
 from jaxvff.core.types import HostEnv
-from jaxvff.runs import checkpoint, memory, sinks
+from jaxvff.runs import checkpoint, locks, sinks
 from jaxvff.runs.folder import (
     CHECKPOINTS,
     CONFIG_FILE,
     METRICS_FILE,
     TIMING_FILE,
+    Guard,
+    check_length,
     job_folder,
 )
 from jaxvff.runs.metrics_file import JsonLines
@@ -64,37 +67,44 @@ def execute(
 ) -> Iterator[list[Result]]:
     """Train the jobs one after the other, and yield the results of each.
 
-    An interruption ends the iteration after a checkpoint.
+    An interruption ends the iteration after a checkpoint. Meanwhile no other process may write into
+    the folder.
 
     Args:
       folder: the run folder; runs/folder.py says what is written there.
       jobs: from `plan`.
       resume: continue from the checkpoints in `folder`, where there are any.
       watcher: who watches.
+
+    Raises:
+      UserError: another process writes there, or a checkpoint is damaged or of another run.
     """
     watcher = watcher or Watcher()
-    if resume:  # a new run was checked before it had a folder
-        sinks.check(jobs[0].config)
-        memory.check(jobs)
-    for index, job in enumerate(jobs):
-        files = job_folder(folder, jobs, index)
-        files.mkdir(exist_ok=True)
-        sitting = _Sitting(files, folder.resolve().name, job, watcher)
-        with open_program(job, watcher.tell) as program:
-            finished = sitting.train(program, resume=resume)
-        yield finished  # here, not above: its workers have ended
-        if watcher.stop_early():
-            return
+    with locks.sole_writer(folder) as writer:
+        guard = Guard(folder, writer)
+        for index, job in enumerate(jobs):
+            files = job_folder(folder, jobs, index)
+            sitting = _Sitting(files, folder.resolve().name, job, watcher, guard)
+            with open_program(job, watcher.tell) as program:
+                finished = sitting.train(program, resume=resume)
+            yield finished  # here, not above: its workers have ended
+            if watcher.stop_early():
+                return
 
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C (or SIGTERM) into a flag; the second one acts as usual."""
+    """Turn the first signal that ends a process into a flag; the second one acts as usual.
+
+    These are Ctrl-C, SIGTERM, and SIGHUP, which a terminal sends when it is closed. What was
+    ignored before (nohup does that) stays ignored.
+    """
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopped.is_set
         return
-    previous = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    previous = {s: handler for s, handler in handlers.items() if handler != signal.SIG_IGN}
 
     def on_signal(number: int, frame: FrameType | None) -> None:
         stopped.set()
@@ -121,15 +131,27 @@ def open_program(job: Job, tell: Callable[[str], None] = print) -> Iterator[Prog
         yield device_program(job.config, job.env, job.n_lanes)
 
 
-def restored(saved: Path, job: Job, program: Program, lane: Lane) -> tuple[int, Carry]:
-    """The iteration and the carry of a checkpoint of `job`, on the program's devices."""
+def restored(folder: Path, job: Job, program: Program, lane: Lane) -> tuple[int, Carry] | None:
+    """The iteration and the carry of a job's newest checkpoint, on the program's devices.
+
+    Args:
+      folder: of the job's files.
+      job: of the checkpoint.
+      program: of the job.
+      lane: all lanes of the job.
+
+    Returns:
+      None where there is no checkpoint yet.
+
+    Raises:
+      UserError: it is damaged or of another run, or the job is shorter.
+    """
     like = jax.eval_shape(program.init, lane)
-    iteration, carry = checkpoint.restore(saved, like, job.fingerprint())
-    if iteration > job.config.n_iterations:
-        raise UserError(
-            f"total_steps={job.config.total_steps} is less than the "
-            f"{iteration * job.config.steps_per_iteration} steps of checkpoint {saved}; raise it"
-        )
+    found = checkpoint.restore_newest(folder / CHECKPOINTS, like, job.fingerprint())
+    if found is None:
+        return None
+    iteration, carry = found
+    check_length(job, iteration)
     return iteration, sharding.spread(carry, program.mesh)
 
 
@@ -145,22 +167,19 @@ class Trained(NamedTuple):
         return self.iteration * job.config.steps_per_iteration
 
 
-def newest(folder: Path, job: Job, program: Program) -> Trained:
-    """The newest checkpoint of a job.
+def newest(folder: Path, job: Job, program: Program) -> Trained | None:
+    """The newest checkpoint of a job, as `restored` finds it; None where there is none yet.
 
     Args:
       folder: of the job's files.
       job: from an old run.
       program: of the job.
-
-    Raises:
-      UserError: there is none, or it is damaged or of another run.
     """
-    saved = checkpoint.latest(folder / CHECKPOINTS)
-    if saved is None:
-        raise UserError(f"{folder} has no checkpoint yet; wait for one or train again")
     lane = sharding.spread(job.lanes(), program.mesh)
-    iteration, carry = restored(saved, job, program, lane)
+    found = restored(folder, job, program, lane)
+    if found is None:
+        return None
+    iteration, carry = found
     return Trained(carry, lane, iteration)
 
 
@@ -192,21 +211,30 @@ def by_value(
 class _Sitting:
     """A job being trained, from its start or its checkpoint to its end or an interruption."""
 
-    def __init__(self, folder: Path, run: str, job: Job, watcher: Watcher) -> None:
-        """`folder` has the job's files; `run` is the name of the run's folder."""
+    def __init__(self, folder: Path, run: str, job: Job, watcher: Watcher, guard: Guard) -> None:
+        """Make the folder.
+
+        Args:
+          folder: for the job's files.
+          run: the name of the run's folder.
+          job: to be trained.
+          watcher: who watches.
+          guard: of the run's folder.
+        """
         self._folder, self._run, self._job, self._watcher = folder, run, job, watcher
+        self._guard = guard
+        self._make_folder()
 
     def train(self, program: Program, *, resume: bool) -> list[Result]:
         """Train to the end, or until the watcher stops it."""
         job, watcher, began = self._job, self._watcher, time.perf_counter()
         steps_per_iteration = job.config.steps_per_iteration
-        self._write_configs()
 
         # Where it starts.
         lane = sharding.spread(job.lanes(), program.mesh)
-        saved = checkpoint.latest(self._folder / CHECKPOINTS) if resume else None
         watcher.on_wait(job, "compiling the start")
-        start, carry = restored(saved, job, program, lane) if saved else (0, program.init(lane))
+        saved = restored(self._folder, job, program, lane) if resume else None
+        start, carry = saved or (0, program.init(lane))
         watcher.on_wait(job, "compiling the training")
         program, compile_s = _compile(program, carry, lane, start)
 
@@ -231,6 +259,7 @@ class _Sitting:
             try:
                 for iteration, latest, report in items:
                     metrics = {} if report is None else report.metrics
+                    self._keep_whole()
                     if report is not None:
                         _write(outputs, job, report)
                         watcher.on_report(job, report)
@@ -257,8 +286,15 @@ class _Sitting:
         folder = self._folder / CHECKPOINTS
         checkpoint.save(folder, iteration, carry, self._job.fingerprint())
 
-    def _write_configs(self) -> None:
-        """The config; for a sweep, one document per value, each under a comment with its label."""
+    def _keep_whole(self) -> None:
+        """Put back what somebody has removed or moved; metrics.jsonl does so for itself."""
+        if self._guard.put_back() or not (self._folder / CONFIG_FILE).exists():
+            self._make_folder()
+            self._watcher.tell(f"{self._folder} was removed or moved; what is missing is put back")
+
+    def _make_folder(self) -> None:
+        """The folder with the config: for a sweep, a document per value, under its label."""
+        self._folder.mkdir(exist_ok=True)
         values = self._job.values
         labels = [f"# {value.label}\n" if value.label else "" for value in values]
         texts = [config.to_yaml(value.config) for value in values]
@@ -271,7 +307,7 @@ class _Sitting:
         values = [(value.label, value.config) for value in self._job.values]
         told = sinks.Destination(self._folder, self._run, values, resume_step)
         with ExitStack() as stack:
-            lines = JsonLines(self._folder / METRICS_FILE, resume_step)
+            lines = JsonLines(self._folder / METRICS_FILE, resume_step, self._watcher.tell)
             outputs = [lines, *sinks.open_sinks(told)]
             for output in outputs:
                 stack.callback(output.close)
@@ -298,10 +334,13 @@ def _write(outputs: Sequence[Sink], job: Job, report: Report) -> None:
 
 def _add_timing(path: Path, compile_s: float, wall_s: float) -> dict[str, float]:
     """Seconds of all sittings of a run, compile apart; kept beside its metrics."""
-    before = json.loads(path.read_text()) if path.exists() else {"compile_s": 0.0, "wall_s": 0.0}
-    timing = {
-        "compile_s": round(before["compile_s"] + compile_s, 2),
-        "wall_s": round(before["wall_s"] + wall_s, 2),
-    }
+    timing = {"compile_s": compile_s, "wall_s": wall_s}
+    if path.exists():
+        try:
+            before = json.loads(path.read_text())
+            timing = {name: before[name] + timing[name] for name in timing}
+        except (ValueError, KeyError, TypeError):
+            print(f"jaxvff: {path} cannot be read; it has this sitting alone", file=sys.stderr)
+    timing = {name: round(seconds, 2) for name, seconds in timing.items()}
     write_json(path, timing)
     return timing

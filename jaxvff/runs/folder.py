@@ -1,6 +1,7 @@
 """The folder of a run: what is written there, and how a run is found again.
 
 <run>/run.yaml         the command and the overrides that repeat it
+<run>/inputs/          copies of the files that they name
 <run>/config.yaml      the composed configs      )
 <run>/metrics.jsonl    a line per report         ) in a folder per job, if there are several
 <run>/timing.json      seconds of all sittings   )
@@ -9,12 +10,16 @@
 
 from __future__ import annotations
 
+import itertools
+import shlex
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jaxvff.core.errors import UserError
-from jaxvff.runs import memory, run_file, sinks
+from jaxvff.core.files import file_name, whole
+from jaxvff.runs import checkpoint, inputs, memory, run_file, sinks, trust
+from jaxvff.runs.locks import Writer
 from jaxvff.runs.plan import Job, plan
 from jaxvff.runs.sinks import SINKS
 from jaxvff.settings.overrides import Override, parse
@@ -28,63 +33,161 @@ Part = Sequence[str | Override]  # overrides of one part of a run
 
 
 def new_run(*parts: Part, command: str = "train") -> tuple[Path, list[Job]]:
-    """Plan a run, of a part or more, and make its folder, which says how to repeat it."""
+    """Plan a run, of a part or more, and make its folder, which has all that repeats it."""
     parsed = [parse(part) for part in parts]
     jobs = _planned(parsed)
     first = jobs[0].config
-    sinks.check(first)
-    memory.check(jobs)
+    _check(jobs)
     if first.run_dir is None:
-        name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{first.method['name']}"
-        folder = Path("runs") / name
+        folder = fresh_folder(first.method["name"])
     else:
         folder = Path(first.run_dir)
-    make_folder(folder)
+        make_folder(folder)
+    inputs.keep(folder / inputs.FOLDER, (v.config.env for job in jobs for v in job.values))
     run_file.write(folder, command, parsed)
     return folder, jobs
 
 
 def make_folder(folder: Path) -> None:
     """A new folder for results, or a UserError; one that exists is never written into."""
-    if folder.exists():
-        raise UserError(f"run_dir={str(folder)!r} exists; name another folder, or resume={folder}")
     try:
         folder.mkdir(parents=True)
+    except FileExistsError:
+        raise UserError(
+            f"run_dir={str(folder)!r} exists; name another folder, or resume={folder}"
+        ) from None
     except OSError as error:
         raise UserError(f"run_dir={str(folder)!r} cannot be made: {error.strerror}") from error
 
 
-def old_run(
-    folder: Path, command: str | None = None, extra: Iterable[str | Override] = ()
-) -> tuple[str, list[Job]]:
+def fresh_folder(name: str) -> Path:
+    """A new folder runs/<date>_<name>, with a number where others begin in the same second."""
+    stem = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{name}"
+    for number in itertools.count(1):
+        folder = Path("runs") / (stem if number == 1 else f"{stem}_{number}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(
+                f"{folder} cannot be made: {error.strerror}; name a folder: run_dir=..."
+            ) from error
+        return folder
+    raise AssertionError
+
+
+def old_run(folder: Path, command: str | None = None) -> tuple[str, list[Job]]:
     """The command and jobs of an existing run folder.
 
     Args:
       folder: the run folder.
       command: the one that has to have made it; None: any.
-      extra: overrides for the rest of the run, of RESUMABLE keys.
 
     Raises:
-      UserError: there is no such folder, it is none of ours, or `extra` changes the run.
+      UserError: there is no such folder, or it is none of ours.
     """
-    changes = parse(extra)
+    made_by, saved = run_file.read(folder, command)
+    return made_by, _planned(saved, folder / inputs.FOLDER)
+
+
+def resumed_run(folder: Path, command: str, changes: Iterable[str | Override] = ()) -> list[Job]:
+    """The jobs of a run that goes on, with new values of RESUMABLE keys.
+
+    They are written down once all is well, so that a mistake leaves the run as it was.
+
+    Args:
+      folder: the run folder.
+      command: the one that has to have made it.
+      changes: for the rest of the run.
+
+    Raises:
+      UserError: as `old_run`, or a change that cannot be made.
+    """
+    changes = parse(changes)
     if other := [o for o in changes if o.swept or o.key not in RESUMABLE]:
         raise UserError(
             f"{other[0].text} cannot change in a resumed run, only {', '.join(RESUMABLE)} can; "
             "start a new run"
         )
     made_by, saved = run_file.read(folder, command)
-    parts = [[*part, *changes] for part in saved]
-    jobs = _planned(parts)
-    if changes:  # only what could be planned is written down
+    new = {o.key for o in changes}
+    parts = [[*(o for o in part if o.swept or o.key not in new), *changes] for part in saved]
+    jobs = _planned(parts, folder / inputs.FOLDER)
+    _check(jobs)
+    for index, job in enumerate(jobs):
+        newest = checkpoint.latest(job_folder(folder, jobs, index) / CHECKPOINTS)
+        if newest is not None:
+            check_length(job, int(newest.name))
+    if changes:
         run_file.write(folder, made_by, parts)
-    return made_by, jobs
+    return jobs
+
+
+def resume_command(command: str, folder: Path, jobs: Sequence[Job]) -> str:
+    """What goes on with a run, to be typed into a shell."""
+    trusting = any(trust.names_code(value.config) for job in jobs for value in job.values)
+    return " ".join(["jaxvff", command, shlex.quote(f"resume={folder}"), "trust=true" * trusting])
 
 
 def job_folder(folder: Path, jobs: Sequence[Job], index: int) -> Path:
     """Where a job's files are: the run folder itself if there is only one job."""
-    return folder if len(jobs) == 1 else folder / f"{index:02d}_{jobs[index].name}"[:100]
+    if len(jobs) == 1:
+        return folder
+    return folder / file_name(f"{index:02d}_{jobs[index].name}", 100)
 
 
-def _planned(parts: Iterable[Part]) -> list[Job]:
-    return [job for part in parts for job in plan(part)]
+class Guard:
+    """Keeps a run folder whole while a run goes on, whatever somebody does to it meanwhile."""
+
+    def __init__(self, folder: Path, writer: Writer) -> None:
+        """Remember the small files that a run is found again by.
+
+        Args:
+          folder: of the run.
+          writer: the lock on it.
+        """
+        self._folder, self._writer = folder, writer
+        top = [folder / run_file.NAME, *(folder / inputs.FOLDER).glob("*")]
+        self._files = {path: path.read_bytes() for path in top if path.is_file()}
+
+    def put_back(self) -> bool:
+        """Write again what was removed or moved; whether anything was.
+
+        Raises:
+          UserError: another run has taken the folder's place.
+        """
+        if self._writer.in_place() and all(path.exists() for path in self._files):
+            return False
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._writer.renew()
+        for path, content in self._files.items():
+            if path.exists() and path.read_bytes() != content:
+                raise UserError(
+                    f"{path} is another run's: {self._folder} was removed or moved while it was "
+                    "written, and another run has begun there; the checkpoints and reports are "
+                    "where the folder was moved"
+                )
+            path.parent.mkdir(exist_ok=True)
+            with whole(path) as partial:
+                partial.write_bytes(content)
+        return True
+
+
+def _planned(parts: Iterable[Part], kept: Path | None = None) -> list[Job]:
+    return [job for part in parts for job in plan(part, kept)]
+
+
+def _check(jobs: Sequence[Job]) -> None:
+    """Refuse what cannot be trained here, before there is anything to lose."""
+    sinks.check(jobs[0].config)
+    memory.check(jobs)
+
+
+def check_length(job: Job, iteration: int) -> None:
+    """Refuse to go on with a run that is longer than it is to be; `iteration` is where it is."""
+    if iteration > job.config.n_iterations:
+        raise UserError(
+            f"total_steps={job.config.total_steps} is less than the "
+            f"{iteration * job.config.steps_per_iteration} steps that the run has done; raise it"
+        )

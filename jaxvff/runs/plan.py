@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +14,7 @@ import numpy as np
 
 from jaxvff.core.errors import UserError
 from jaxvff.core.types import Array, Env, HostEnv, Tree
+from jaxvff.runs import inputs
 from jaxvff.settings import build
 from jaxvff.settings.config import OUTPUTS, Config
 from jaxvff.settings.overrides import Override
@@ -85,25 +87,30 @@ def _stack(*leaves: Tree) -> Array:
     return jnp.asarray(np.stack([np.asarray(x) for x in leaves]))
 
 
-def plan(overrides: Iterable[str | Override]) -> list[Job]:
+def plan(overrides: Iterable[str | Override], kept: Path | None = None) -> list[Job]:
     """The jobs that `overrides` ask for, `sweep.<key>=[...]` among them.
 
     Values of a sweep whose configs differ in traced options only (and in the params of their
     environments, such as payoffs) share a job, hence a compiled program and a vmap.
+
+    Args:
+      overrides: parsed or not.
+      kept: where a run keeps copies of the files that it reads (runs/inputs.py).
 
     Raises:
       UserError: anything wrong in the overrides; nothing has compiled.
     """
     jobs: dict[str, list[SweepValue]] = {}
     for label, asked in expand(overrides):
-        value = _sweep_value(label, asked)
+        value = _sweep_value(label, asked, kept)
         jobs.setdefault(_signature(value), []).append(value)
     return [Job(values) for values in jobs.values()]
 
 
-def _sweep_value(label: dict[str, Any], asked: Config) -> SweepValue:
+def _sweep_value(label: dict[str, Any], asked: Config, kept: Path | None) -> SweepValue:
     build.check_method(asked.method)
-    value = SweepValue(label, asked, build.environment(asked.env))
+    env = asked.env if kept is None else inputs.kept(asked.env, kept)
+    value = SweepValue(label, asked, build.environment(env))
     _check_env(asked, value.env)
     return value
 

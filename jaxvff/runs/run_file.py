@@ -38,12 +38,21 @@ def read(folder: Path, command: str | None = None) -> tuple[str, list[list[Overr
       UserError: there is no such folder, it is none of ours, or of another command.
     """
     try:
-        saved = yaml.safe_load((folder / NAME).read_text())
+        saved = yaml.safe_load((folder / NAME).read_text(encoding="utf-8"))
         made_by, parts = saved["command"], saved["parts"]
-        if not parts or not all(isinstance(part, list) for part in parts):
-            raise TypeError(parts)
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        if not isinstance(made_by, str) or not _are_parts(parts):
+            raise TypeError(saved)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{folder} is no run folder: it has no readable {NAME}") from error
     if command not in (None, made_by):
         raise UserError(f"{folder} is of another command; use jaxvff {made_by} resume={folder}")
     return made_by, [parse(part) for part in parts]
+
+
+def _are_parts(parts: object) -> bool:
+    """Whether it is a list of lists of texts, at least one."""
+    return (
+        isinstance(parts, list)
+        and bool(parts)
+        and all(isinstance(part, list) and all(isinstance(o, str) for o in part) for part in parts)
+    )

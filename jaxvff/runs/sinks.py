@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from jaxvff.core.errors import UserError
+from jaxvff.core.files import file_name, write_text
 from jaxvff.settings.config import Config
 
 FINISH_S = 60.0  # how long wandb may upload after a run; the rest stays on disk for `wandb sync`
@@ -108,9 +109,9 @@ class TensorBoard:
         return self._writers[value, seed]
 
     def _folder(self, value: int) -> Path:
-        label = self._destination.name(value).replace("/", "-")  # cut, so numbered, too
+        label = self._destination.name(value)
         root = self._destination.folder / "tensorboard"
-        return root / f"{value:02d}_{label}"[:100] if label else root
+        return root / file_name(f"{value:02d}_{label}", 100) if label else root  # numbered: cut
 
     def close(self) -> None:
         """Close all files."""
@@ -170,7 +171,7 @@ class Wandb:
     def _token(self) -> str:
         path = self._destination.folder / WANDB_FILE
         if not path.exists():
-            path.write_text(secrets.token_hex(4))
+            write_text(path, secrets.token_hex(4))
         return path.read_text()
 
     def close(self) -> None:
