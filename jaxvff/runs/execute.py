@@ -284,13 +284,24 @@ class _Sitting:
 
     def _save(self, iteration: int, carry: Carry) -> None:
         folder = self._folder / CHECKPOINTS
-        checkpoint.save(folder, iteration, carry, self._job.fingerprint())
+        try:
+            checkpoint.save(folder, iteration, carry, self._job.fingerprint())
+        except OSError:
+            if not self._keep_whole():  # the disk is full, say
+                raise
+            checkpoint.save(folder, iteration, carry, self._job.fingerprint())
 
-    def _keep_whole(self) -> None:
-        """Put back what somebody has removed or moved; metrics.jsonl does so for itself."""
-        if self._guard.put_back() or not (self._folder / CONFIG_FILE).exists():
+    def _keep_whole(self) -> bool:
+        """Put back what somebody has removed or moved; metrics.jsonl does so for itself.
+
+        Returns:
+          Whether anything was missing.
+        """
+        missing = self._guard.put_back() or not (self._folder / CONFIG_FILE).exists()
+        if missing:
             self._make_folder()
             self._watcher.tell(f"{self._folder} was removed or moved; what is missing is put back")
+        return missing
 
     def _make_folder(self) -> None:
         """The folder with the config: for a sweep, a document per value, under its label."""

@@ -126,8 +126,9 @@ def resumed_run(folder: Path, command: str, changes: Iterable[str | Override] = 
 
 def resume_command(command: str, folder: Path, jobs: Sequence[Job]) -> str:
     """What goes on with a run, to be typed into a shell."""
-    trusting = any(trust.names_code(value.config) for job in jobs for value in job.values)
-    return " ".join(["jaxvff", command, shlex.quote(f"resume={folder}"), "trust=true" * trusting])
+    words = ["jaxvff", command, shlex.quote(f"resume={folder}")]
+    named = (name for job in jobs for v in job.values for name in trust.names_code(v.config))
+    return " ".join([*words, "trust=true"] if any(named) else words)
 
 
 def job_folder(folder: Path, jobs: Sequence[Job], index: int) -> Path:
