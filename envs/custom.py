@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass
 from typing import Any
 
+from jaxvff.core.errors import UserError
 from jaxvff.core.options import option
 from jaxvff.core.types import EnvKind, HostEnv
 from jaxvff.envs.host.custom import APIS
@@ -26,6 +27,19 @@ class Options(WorkerOptions):
         names=APIS,
     )
     kwargs: Mapping[str, Any] | None = option(None, "keyword arguments of the function")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        module, colon, name = self.entry.partition(":")
+        if not (module and colon and name):
+            raise UserError(
+                f"env.entry={self.entry!r} has no module and function; write"
+                " package.module:function, such as my_package.my_module:make"
+            )
+        if not (self.kwargs is None or isinstance(self.kwargs, Mapping)):
+            raise UserError(f"env.kwargs={self.kwargs!r} must be a mapping, such as {{size: 5}}")
+        if not all(isinstance(key, str) for key in self.kwargs or ()):
+            raise UserError(f"env.kwargs={self.kwargs!r} must have names as keys, not numbers")
 
 
 def make(options: Options) -> HostEnv:

@@ -12,10 +12,11 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from jaxvff.core.errors import UserError
 from jaxvff.core.options import check, option
@@ -23,6 +24,7 @@ from jaxvff.core.types import Crew, EnvSpec, HostEnv
 
 HERE = Path(__file__).parent / "host"
 PROBE_TIMEOUT_S = 300.0  # for a game to say how large it is
+INTERPRETER = "give the path of a Python interpreter, 3.8 or newer, that has NumPy and the game"
 # One thread a worker: the games share the cores, and their matrix products must not take more.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -69,12 +71,10 @@ class WorkerOptions:
     def __post_init__(self) -> None:
         check(self, "env.")
         if self._interpreter() is None:
-            raise UserError(
-                f"env.python={self.python!r} is no program; give the path of an interpreter"
-            )
+            raise UserError(f"env.python={self.python!r} is no program; {INTERPRETER}")
 
     def _interpreter(self) -> str | None:
-        return shutil.which(self.python or sys.executable)
+        return shutil.which(sys.executable if self.python is None else self.python)
 
     def crew(self) -> Crew:
         """How the worker processes are run."""
@@ -104,6 +104,8 @@ def host_env(game: str, arguments: Mapping[str, object], crew: Crew) -> HostEnv:
     told = json.loads(_ask(game, json.dumps(arguments), crew.python))
     if "missing" in told:
         raise UserError(f"{game} cannot be played by {crew.python}: {told['missing']}")
+    if "refused" in told:
+        raise UserError(told["refused"])
     if "failed" in told:
         raise UserError(f"{game} with {arguments} cannot be made: {told['failed']}")
     sizes = dict(told["spec"])
@@ -120,7 +122,7 @@ def host_env(game: str, arguments: Mapping[str, object], crew: Crew) -> HostEnv:
 
 @functools.lru_cache(maxsize=64)
 def _ask(game: str, arguments: str, python: str) -> str:
-    """What a worker tells of a game, as JSON: the last line that it prints.
+    """What a worker tells of a game, as JSON.
 
     Args:
       game: a module of envs/host.
@@ -128,20 +130,40 @@ def _ask(game: str, arguments: str, python: str) -> str:
       python: the worker's interpreter.
 
     Raises:
-      UserError: it takes too long.
+      UserError: it takes too long, or ends without an answer.
     """
     order = {"only_spec": True, "game": game, "options": json.loads(arguments), "seeds": [0]}
-    try:
-        done = subprocess.run(
-            command(python, order),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PROBE_TIMEOUT_S,
-            env=environment(),
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise UserError(f"{game} did not start within {PROBE_TIMEOUT_S:g} s") from error
-    lines = done.stdout.strip().splitlines()
-    return lines[-1] if lines else json.dumps({"failed": done.stderr.strip()[-2000:]})
+    # Files, not pipes: a game may print much, and leave processes that hold a pipe open.
+    with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as printed:
+        order["answer"] = answer.fileno()
+        try:
+            done = subprocess.run(
+                command(python, order),
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
+                pass_fds=(answer.fileno(),),
+                timeout=PROBE_TIMEOUT_S,
+                env=environment(),
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise UserError(f"{game} did not start within {PROBE_TIMEOUT_S:g} s") from error
+        except OSError as error:
+            raise UserError(
+                f"env.python={python!r} cannot be started: {error.strerror}; {INTERPRETER}"
+            ) from error
+        told, said = _content(answer), _content(printed).strip()
+    if told:
+        return told
+    last = f"; it printed last: {said.splitlines()[-1][:500]}" if said else ""
+    raise UserError(
+        f"{game} with {arguments} did not start: env.python={python!r} ended with exit code"
+        f" {done.returncode} and no answer{last}; {INTERPRETER}"
+    )
+
+
+def _content(file: BinaryIO) -> str:
+    """All that a process wrote to a file."""
+    file.seek(0)
+    return file.read().decode(errors="replace")

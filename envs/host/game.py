@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
+
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class Spec(NamedTuple):
@@ -66,8 +70,22 @@ class Missing(Exception):
     """The game is not installed; the text says how to install it."""
 
 
+class Refused(ValueError):
+    """The game cannot be played as it is; the text says why, and what to do about it."""
+
+
 class Crashed(Exception):
     """The game broke: this episode is lost, and so is the process that plays it."""
+
+
+def described(error: BaseException) -> str:
+    """An error in a line, with the file and line where it happened; a refusal as it is."""
+    text = " ".join(str(error).split())
+    if isinstance(error, Refused):
+        return text
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {text}{where}"
 
 
 def make(game: str, options: Mapping[str, Any], seed: int) -> Game:
@@ -80,6 +98,7 @@ def make(game: str, options: Mapping[str, Any], seed: int) -> Game:
 
     Raises:
       Missing: something it needs is not installed.
+      Refused: it cannot be played, or not with these options.
     """
     if game.endswith(".py"):
         module = _from_file(Path(game))
@@ -124,6 +143,7 @@ def problem(spec: Spec, view: View, outcome: Outcome) -> str:
     stuck = np.flatnonzero(~np.any(view.avail, axis=1))
     if stuck.size:
         return f"avail: agent {stuck[0]} has no available action"
-    if not np.isfinite(outcome.reward):
+    # Shared memory holds it in 32 bits. Written so that NaN is caught as well.
+    if not abs(outcome.reward) <= LARGEST:
         return f"reward is {outcome.reward}"
     return ""

@@ -10,14 +10,23 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import threading
-import traceback
 from collections.abc import Iterator
 from typing import Any
 
 from . import shared
-from .game import Crashed, Game, Missing, Outcome, Spec, View, make, problem
+from .game import (
+    Crashed,
+    Game,
+    Missing,
+    Outcome,
+    Refused,
+    Spec,
+    View,
+    described,
+    make,
+    problem,
+)
 
 AT_RESET = Outcome(0.0, terminated=False, truncated=False)  # what a reset brings
 
@@ -29,12 +38,13 @@ def main(text: str) -> None:
       text: the order, as JSON; see `Worker` in jaxvff/playing/host/process.py.
     """
     order = json.loads(text)
+    # Not stdout: games print there.
+    answer = os.fdopen(order["answer"], "w", buffering=1)
     if order.get("only_spec"):
-        print(json.dumps(_spec_or_error(order)), flush=True)
+        answer.write(json.dumps(_spec_or_error(order)) + "\n")
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the pool's to answer
     threading.Thread(target=_end_with_pool, args=(order["lifeline"],), daemon=True).start()
-    answer = os.fdopen(order["answer"], "w", buffering=1)
     try:
         games = _Games(order)
         answer.write("\n")
@@ -46,32 +56,23 @@ def main(text: str) -> None:
     except BrokenPipeError:
         return  # the pool is gone, and nothing is left to read an answer
     except BaseException as error:
-        answer.write(json.dumps({"failed": _described(error)}) + "\n")
+        answer.write(json.dumps({"failed": described(error)}) + "\n")
         raise
 
 
 def _spec_or_error(order: dict[str, Any]) -> dict[str, Any]:
     """The sizes of a game, or why it cannot be made."""
-    # Games print. What they print goes to stderr, because stdout is for the answer alone.
-    out, sys.stdout = sys.stdout, sys.stderr
     try:
         game = make(order["game"], order["options"], order["seeds"][0])
         spec = game.spec._asdict()
         game.close()
     except Missing as error:
         return {"missing": str(error)}
-    except Exception as error:
-        return {"failed": _described(error)}
-    finally:
-        sys.stdout = out
+    except Refused as error:
+        return {"refused": str(error)}
+    except (Exception, SystemExit) as error:
+        return {"failed": described(error)}
     return {"spec": spec}
-
-
-def _described(error: BaseException) -> str:
-    """An error in a line, with the file and line where it happened."""
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{where}"
 
 
 def _end_with_pool(lifeline: int) -> None:
@@ -91,7 +92,10 @@ class _Games:
         self._games = [make(order["game"], order["options"], seed) for seed in order["seeds"]]
         for row, game in self._rows():
             if game.spec != self._spec:
-                raise Crashed(f"the game says {game.spec}, expected {self._spec}")
+                raise Crashed(
+                    f"the game says {game.spec}, expected {self._spec} as in the first one; its"
+                    " sizes must not depend on its seed"
+                )
             self._begin(row, game)
 
     def step(self, group: int) -> list[str]:
