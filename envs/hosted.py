@@ -25,6 +25,7 @@ from jaxvff.core.types import Crew, EnvSpec, HostEnv
 HERE = Path(__file__).parent / "host"
 PROBE_TIMEOUT_S = 300.0  # for a game to say how large it is
 INTERPRETER = "give the path of a Python interpreter, 3.8 or newer, that has NumPy and the game"
+LAST_PRINTED = 200  # characters of a worker's last line that a message shows
 # One thread a worker: the games share the cores, and their matrix products must not take more.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -156,10 +157,13 @@ def _ask(game: str, arguments: str, python: str) -> str:
         told, said = _content(answer), _content(printed).strip()
     if told:
         return told
-    last = f"; it printed last: {said.splitlines()[-1][:500]}" if said else ""
+    last = f"; it printed last: {said.splitlines()[-1][:LAST_PRINTED]}" if said else ""
+    how = f"ended with exit code {done.returncode}"
+    if done.returncode < 0:
+        how = f"was killed by signal {-done.returncode}"
     raise UserError(
-        f"{game} with {arguments} did not start: env.python={python!r} ended with exit code"
-        f" {done.returncode} and no answer{last}; {INTERPRETER}"
+        f"{game} did not start: env.python={python!r} {how} before it answered{last};"
+        f" {INTERPRETER}, and see that the game does not end it"
     )
 
 

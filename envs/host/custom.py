@@ -415,8 +415,9 @@ def _tuple(env: Any, which: str) -> list[Any]:
     space: Any = getattr(env, which, None)
     if kind(space) != "Tuple":
         raise Refused(
-            f"{type(env).__name__}.{which} is {space!r}, which is no Tuple with a space for each"
-            " agent; for PettingZoo's parallel API set env.api=pettingzoo"
+            f"{type(env).__name__}.{which} is a {kind(space) or type(space).__name__}, which is no"
+            " Tuple with a space for each agent; for PettingZoo's parallel API set"
+            " env.api=pettingzoo"
         )
     return list(space.spaces)
 
@@ -474,17 +475,26 @@ def _state_method(env: Any) -> Callable[[], Any] | None:
     """The `state()` of the environment, or of the first one that it wraps and that has one.
 
     It can only be asked after a reset. A state without any number is none.
+
+    Raises:
+      Refused: the innermost environment has one, which breaks.
     """
+    broken: Exception | None = None
     for layer in _layers(env):
-        method = getattr(layer, "state", None)
+        method, broken = getattr(layer, "state", None), None
         if not callable(method) or _misfit(method):
             continue
         try:
             state = method()
         except NotImplementedError:  # PettingZoo's base class
             continue
+        except Exception as error:  # a wrapper that hands on to a `state` that is no method
+            broken = error
+            continue
         if state is not None and np.size(state):
             return method
+    if broken is not None:
+        raise Refused(f"state() raised {described(broken)}; mend it, or leave it out") from broken
     return None
 
 

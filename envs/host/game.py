@@ -85,6 +85,8 @@ def described(error: BaseException) -> str:
         return text
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({os.path.basename(frames[-1].filename)}:{frames[-1].lineno})" if frames else ""
+    if isinstance(error, SyntaxError):  # its text says where, and the frame is the importer's
+        where = ""
     return f"{type(error).__name__}: {text}{where}"
 
 
