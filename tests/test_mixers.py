@@ -71,6 +71,21 @@ def test_nmqmix_is_qmix_where_its_weights_are_not_negative() -> None:
         np.testing.assert_array_equal(nmqmix.apply(mine, at(steps)), qmix.apply(mine, at(steps)))
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_a_state_of_size_0_leaves_a_mixer_that_is_finite_and_knows_the_utilities(name: str) -> None:
+    spec = SPEC._replace(state_size=0)
+    mixer = build.mixer({"name": name}, spec, HIDDEN)
+    step = random_step(jax.random.key(3), spec)
+    params = mixer.init(jax.random.key(4), step)
+    assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(params))
+    q_tot = mixer.apply(params, step)
+    assert jnp.isfinite(q_tot).all()
+    other = step._replace(
+        q_taken=step.q_taken + 1, features=step.features + 1, action=jnp.roll(step.action, 1, -1)
+    )
+    assert (mixer.apply(params, other) != q_tot).all()
+
+
 def test_vdn_is_the_sum() -> None:
     mixer, params, steps = cases("vdn")
     q_tot = jax.vmap(mixer.apply)(params, steps)

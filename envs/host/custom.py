@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .game import Game, Missing, Outcome, Refused, Spec, View, described
-from .spaces import flattener, kind, numbers
+from .spaces import flattener, kind, numbers, short
 
 STEP = ("observations", "rewards", "terminations", "truncations", "infos")  # what step() returns
 MOST_LAYERS = 100  # of wrappers: one whose `env` is itself ends nowhere
@@ -81,7 +81,7 @@ def _made(entry: str, factory: Any, kwargs: Mapping[str, Any]) -> Any:
     """What the user's function returns."""
     if not callable(factory):
         raise Refused(
-            f"env.entry={entry!r} is {factory!r}, which cannot be called; name a function or a"
+            f"env.entry={entry!r} is {short(factory)}, which cannot be called; name a function or a"
             " class that makes the environment"
         )
     if not isinstance(kwargs, Mapping):
@@ -134,7 +134,7 @@ class _Team(Game):
         for who, space in zip(self._who, action_spaces):
             if kind(space) != "Discrete":
                 raise Refused(
-                    f"{who} has the action space {space!r}, which is not Discrete; number its"
+                    f"{who} has the action space {short(space)}, which is not Discrete; number its"
                     " actions in a wrapper of the environment"
                 )
         self._first_actions = [int(getattr(space, "start", 0)) for space in action_spaces]
@@ -229,7 +229,7 @@ class _Team(Game):
         flat = numbers(mask, f"the action mask of {self._who[i]}")
         if flat.size != self._action_counts[i] or not np.isin(flat, (0, 1)).all():
             raise Refused(
-                f"the action mask of {self._who[i]} is {flat.tolist()}; expected"
+                f"the action mask of {self._who[i]} is {short(mask)}; expected"
                 f" {self._action_counts[i]} entries of 0 and 1, one for each of its actions"
             )
         return flat.astype(bool)
@@ -364,13 +364,16 @@ class Gymnasium(_Team):
     def _seen(self, obs: Any, info: Any, final: bool = False) -> View:
         """What all agents observe."""
         a = len(self._who)
-        if not isinstance(obs, (tuple, list, np.ndarray)) or len(obs) != a:
-            raise Refused(f"the observations are {obs!r}; expected a tuple with one of each of {a}")
         if not isinstance(info, Mapping):
-            raise Refused(f"the info is {info!r}; expected a dict, as gymnasium has it")
+            raise Refused(
+                f"the info is {short(info)}; expected a dict: reset() must return (observations,"
+                " info), and step() the info last"
+            )
+        if not _is_list_of(a, obs):
+            raise Refused(f"the observations are {short(obs)}; expected a tuple with {a} entries")
         masks = _mask(info)
-        if masks is not None and len(masks) != a:
-            raise Refused(f"the info has {len(masks)} action masks; expected one of each of {a}")
+        if masks is not None and not _is_list_of(a, masks):
+            raise Refused(f"the action masks in the info are {short(masks)}; expected {a} of them")
         return self._view(list(obs), [None] * a if masks is None else masks, final)
 
 
@@ -443,6 +446,11 @@ def _dicts(method: str, names: Sequence[str], answer: Any) -> Sequence[ByAgent]:
                 " agent, as PettingZoo's parallel API has it"
             )
     return answer
+
+
+def _is_list_of(n: int, value: Any) -> bool:
+    """Whether it has n entries in an order."""
+    return isinstance(value, (tuple, list, np.ndarray)) and len(value) == n
 
 
 def _number(value: Any, what: str) -> float:

@@ -59,8 +59,8 @@ def flattener(space: Any, whose: str, leave_out: Collection[Any] = ()) -> Flatte
         size = sum(part.size for part in parts.values())
         return Flattener(size, functools.partial(_joined, parts))
     raise Refused(
-        f"{whose} observes {space!r}, which is no fixed number of numbers; its observation space"
-        f" must be made of {', '.join(KNOWN)}: leave the rest out, or encode it"
+        f"{whose} observes {short(space)}, which is no fixed number of numbers; its observation"
+        f" space must be made of {', '.join(KNOWN)}: leave the rest out, or encode it"
     )
 
 
@@ -79,7 +79,7 @@ def numbers(value: Any, what: str) -> np.ndarray:
     except ValueError:  # lists of different lengths
         array = np.empty(0, object)
     if array.dtype.kind not in "biuf":
-        raise Refused(f"{what} is {_short(value)}; expected numbers")
+        raise Refused(f"{what} is {short(value)}; expected numbers")
     return array
 
 
@@ -99,7 +99,7 @@ def _one_hot(counts: np.ndarray, lowest: np.ndarray, value: Any, whose: str) -> 
     chosen = _exactly(counts.size, value, whose) - lowest
     if not np.all((chosen >= 0) & (chosen < counts) & (chosen == np.floor(chosen))):
         raise Refused(
-            f"{whose} observes {_short(value)}; its observation space has whole numbers from"
+            f"{whose} observes {short(value)}; its observation space has whole numbers from"
             f" {lowest.tolist()} to {(lowest + counts - 1).tolist()}; make them agree"
         )
     row = np.zeros(int(counts.sum()), np.float32)
@@ -113,13 +113,13 @@ def _joined(parts: dict[Any, Flattener], value: Any, whose: str) -> np.ndarray:
         rows = [part.flat(value[key], whose) for key, part in parts.items()]
     except (KeyError, IndexError, TypeError) as error:
         raise Refused(
-            f"{whose} observes {_short(value)}; its observation space has the parts"
+            f"{whose} observes {short(value)}; its observation space has the parts"
             f" {list(parts)}; make them agree"
         ) from error
     return np.concatenate([np.zeros(0), *rows])
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
     """A value for a message, in a line."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 100 else f"{text[:100]}..."

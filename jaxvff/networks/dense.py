@@ -20,7 +20,7 @@ def dense(features: int, fan_in: int, name: str | None = None) -> nn.Dense:
       fan_in: size of the input.
       name: of the layer among its module's parameters; None: flax numbers it.
     """
-    bound = fan_in**-0.5
+    bound = max(fan_in, 1) ** -0.5  # a layer without an input, of a state of size 0, is its bias
     return nn.Dense(features, kernel_init=uniform(bound), bias_init=uniform(bound), name=name)
 
 
