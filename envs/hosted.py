@@ -24,7 +24,7 @@ from jaxvff.core.types import Crew, EnvSpec, HostEnv
 
 HERE = Path(__file__).parent / "host"
 PROBE_TIMEOUT_S = 300.0  # for a game to say how large it is
-INTERPRETER = "give the path of a Python interpreter, 3.8 or newer, that has NumPy and the game"
+INTERPRETER = "give the path of an interpreter: Python 3.8 or newer, with NumPy and the game"
 LAST_PRINTED = 200  # characters of a worker's last line that a message shows
 # One thread a worker: the games share the cores, and their matrix products must not take more.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")

@@ -109,7 +109,7 @@ CANNOT_BE_MADE = [
     (":make", "has no module and function; write package.module:function"),
     ("foreign:", "has no module and function; write package.module:function"),
     ("foreign:nothing", "foreign has no attribute 'nothing'; write package.module:function"),
-    ("nowhere.at:all", "there is no module 'nowhere'; .* into PYTHONPATH"),
+    ("nowhere.at:all", "No module named 'nowhere'; .* into PYTHONPATH"),
     ("needs_nowhere:make", "needs_nowhere imports 'nowhere', which is not there; install it"),
     ("half:make", "importing half raised SyntaxError: .* mend it"),
     ("ends:make", "importing ends raised SystemExit: 3 .*; mend it"),
@@ -147,7 +147,7 @@ def test_an_entry_that_makes_nothing_says_why_in_a_line(
         ({"python": "/"}, "env.python='/' is no program; give the path"),
         ({"python": shutil.which("true")}, "exit code 0 before it answered; give the path"),
         ({"python": shutil.which("false")}, "exit code 1 before it answered; give the path"),
-        ({"python": shutil.which("echo")}, "it printed last: .*; give the path of a Python"),
+        ({"python": shutil.which("echo")}, "it printed last: .*; give the path of an interpreter"),
     ],
 )
 def test_options_that_make_nothing_are_named(options: dict, message: str) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.utils.env_checker import check_env
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pettingzoo.test import parallel_api_test
 
 from jaxvff.envs.host import game
 from tests.oracles import team
@@ -93,6 +96,29 @@ def importable() -> None:
     sys.path.insert(0, GAMES)
     yield
     sys.path.remove(GAMES)
+
+
+LAWFUL = {
+    "mask": "", "joining": 0.0, "zombies": False, "keep_agents": False, "chatter": False,
+    "no_last_words": False, "ghost_rewards": False, "some_rewards": False, "values": "as they are",
+    "rewards": "float", "flags": "bool", "spaces_as": "methods", "one_for_all": True,
+}  # fmt: skip
+
+
+@settings(max_examples=20, derandomize=True, deadline=None, database=None)
+@given(plan=plans())
+@pytest.mark.filterwarnings("ignore")
+def test_the_checkers_of_pettingzoo_and_gymnasium_accept_the_environments_without_oddities(
+    plan: object,
+) -> None:
+    import scripted
+
+    lawful = dataclasses.replace(plan, **LAWFUL)
+    if lawful.api == "pettingzoo":
+        parallel_api_test(scripted.make(lawful), num_cycles=10)
+    else:  # its checker takes a truncation after one step for a fault
+        lawful = dataclasses.replace(lawful, ways=("terminated",))
+        check_env(scripted.make(lawful), skip_render_check=True)
 
 
 @settings(

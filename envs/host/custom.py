@@ -18,8 +18,6 @@ STEP = ("observations", "rewards", "terminations", "truncations", "infos")  # wh
 MOST_LAYERS = 100  # of wrappers: one whose `env` is itself ends nowhere
 MASKS = ("action_mask", "avail_actions", "available_actions")  # keys of an observation or an info
 
-ByAgent = Mapping[Any, Any]  # a value for each agent, by its name
-
 
 def make(seed: int, *, entry: str, time_limit: int, api: str, kwargs: dict[str, Any]) -> Game:
     """The environment that `entry` makes; options as in jaxvff/envs/custom.py.
@@ -60,8 +58,8 @@ def _imported(entry: str) -> Any:
         missing = str(error.name)
         if path == missing or path.startswith(f"{missing}."):
             raise Missing(
-                f"env.entry={entry!r}: there is no module {missing!r}; {wanted}, and put its folder"
-                " into PYTHONPATH, or install it for env.python"
+                f"env.entry={entry!r}: {error}; {wanted}, and put its folder into PYTHONPATH, or"
+                " install it for env.python"
             ) from error
         raise Missing(
             f"env.entry={entry!r}: {path} imports {missing!r}, which is not there; install it for"
@@ -304,7 +302,13 @@ class PettingZoo(_Team):
                     " there all agents that may ever come"
                 )
 
-    def _seen(self, obs: ByAgent, infos: ByAgent, present: list[Any], final: bool = False) -> View:
+    def _seen(
+        self,
+        obs: Mapping[Any, Any],
+        infos: Mapping[Any, Any],
+        present: list[Any],
+        final: bool = False,
+    ) -> View:
         """What the agents in `present` observe, and zeros for the others."""
         for name in present:
             if obs.get(name) is None:
@@ -437,7 +441,7 @@ def _parts(method: str, names: Sequence[str], answer: Any) -> Sequence[Any]:
     return answer
 
 
-def _dicts(method: str, names: Sequence[str], answer: Any) -> Sequence[ByAgent]:
+def _dicts(method: str, names: Sequence[str], answer: Any) -> Sequence[Mapping[Any, Any]]:
     """The same, if each is a dict by agent."""
     for name, part in zip(names, _parts(method, names, answer)):
         if not isinstance(part, Mapping):

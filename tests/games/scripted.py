@@ -58,6 +58,7 @@ class Story:
         self.agents = range(len(plan.obs_spaces))
         self.obs_spaces = copy.deepcopy(plan.obs_spaces)
         self.received: list[dict[int, int]] = []
+        self.rng = np.random.default_rng(0)
 
     def reset(self, seed: int | None = None) -> None:
         if seed is not None:
@@ -274,6 +275,7 @@ class Tuples(Face, gymnasium.Env):
         self.action_space = spaces.Tuple(plan.action_spaces)
 
     def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
         self.story.reset(seed)
         return self.told()
 
