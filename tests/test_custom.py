@@ -115,6 +115,7 @@ CANNOT_BE_MADE = [
     ("ends:make", "importing ends raised SystemExit: 3 .*; mend it"),
     ("oddities:number", "is 5, which cannot be called; name a function"),
     ("oddities:nothing", "returned None; it must return the environment"),
+    ("oddities:a_class", "returned <class 'oddities.Plain'>; it must return the environment"),
     ("oddities:raises", r"raised RuntimeError: no map at all \(oddities.py:\d+\); mend it"),
     ("oddities:exits", r"raised SystemExit: 0 \(oddities.py:\d+\); mend it"),
     ("oddities:exits_hard", "ended with exit code 0 before it answered; give the path"),

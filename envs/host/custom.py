@@ -97,8 +97,8 @@ def _made(entry: str, factory: Any, kwargs: Mapping[str, Any]) -> Any:
             f"env.entry={entry!r} with env.kwargs={dict(kwargs)} raised {described(error)};"
             " mend it, or give it other arguments"
         ) from error
-    if env is None:
-        raise Refused(f"env.entry={entry!r} returned None; it must return the environment")
+    if env is None or isinstance(env, type):
+        raise Refused(f"env.entry={entry!r} returned {env}; it must return the environment")
     return env
 
 

@@ -61,6 +61,7 @@ def oddity(**attributes):
 # What cannot be made
 number = 5
 nothing = lambda: None
+a_class = lambda: Plain
 needs_size = lambda size: Plain()
 
 
