@@ -15,7 +15,8 @@ import numpy as np
 from jaxvff.core.errors import UserError
 from jaxvff.core.options import check, option
 from jaxvff.core.types import Array, Codec, Env, EnvKind, EnvSpec, Outcome, Segment, View
-from jaxvff.envs.matrix import GAMES, one_step_plays
+from jaxvff.envs.matrix import one_step_plays
+from jaxvff.envs.payoffs import GAMES, MAX_AGENTS
 
 MIXED = ("a", "b", "random")  # a third of the contexts each
 NAMED_SIZE = (2, 3)  # agents and actions of every game in GAMES
@@ -33,7 +34,9 @@ class Options:
         names=("mixed", "random", *GAMES),
     )
     states: int = option(192, "contexts, all equally likely", low=1)
-    features: int = option(16, "entries of a context's feature vector, from N(0, 1)", low=1)
+    features: int = option(
+        16, "entries of a context's feature vector, from N(0, 1)", low=1, high=10_000
+    )
     noise: float = option(
         0.0,
         "standard deviation of the Gaussian noise of the reward",
@@ -41,8 +44,12 @@ class Options:
         low=0,
         traced=True,
     )
-    n_agents: int = option(2, "agents; other than 2 in random games alone", low=2)
-    n_actions: int = option(3, "actions per agent; other than 3 in random games alone", low=2)
+    n_agents: int = option(
+        2, "agents; published games have 2", low=2, high=MAX_AGENTS, needs={"game": ("random",)}
+    )
+    n_actions: int = option(
+        3, "actions per agent; published games have 3", low=2, needs={"game": ("random",)}
+    )
 
     def __post_init__(self) -> None:
         check(self, "env.")

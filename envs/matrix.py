@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +10,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import yaml
 
 from jaxvff.core.errors import UserError
 from jaxvff.core.options import check, option
@@ -29,20 +26,11 @@ from jaxvff.core.types import (
     TableScore,
     View,
 )
+from jaxvff.envs import payoffs
+from jaxvff.envs.payoffs import GAMES, MAX_AGENTS, MAX_PAYOFFS
 
-GAMES: dict[str, list[list[float]]] = {
-    # Table 1 of the paper, after Son et al. (2019).
-    "a": [[12, -12, -12], [-12, 0, 0], [-12, 0, 0]],
-    "b": [[12, 0, 10], [0, 0, 10], [10, 10, 10]],
-    # Their negatives: an unconstrained mixer that solves a game fails on these (docs/theory.md).
-    "minus_a": [[-12, 12, 12], [12, 0, 0], [12, 0, 0]],
-    "minus_b": [[-12, 0, -10], [0, 0, -10], [-10, -10, -10]],
-    # Claus & Boutilier (1998): climbing as printed there, penalty with k = -100.
-    "climbing": [[11, -30, 0], [-30, 7, 6], [0, 0, 5]],
-    "penalty": [[10, 0, -100], [0, 2, 0], [-100, 0, 10]],
-}
 STATE_SIZE = 2  # one-hot: before the joint action, after it
-MAX_PAYOFFS = 100_000  # every joint action is evaluated at every report
+_RANDOM = {"game": ("random",)}
 
 Stored = tuple[Array, Array]  # of a segment in replay: actions [T, A] unsigned int, rewards [T]
 
@@ -55,20 +43,25 @@ class Options:
         None, "a published game, or random: payoffs from U(-10, 10)", names=(*GAMES, "random")
     )
     payoff: object = option(None, "the payoff tensor itself: nested lists, an axis per agent")
-    # A number as well: the command line reads a path such as 3 as a number.
-    file: str | float | None = option(
+    file: str | None = option(
         None, "path of a .npy, .yaml or .json file with the payoff tensor", file=True
     )
-    n_agents: int = option(2, "agents of a random game", low=2)
-    n_actions: int = option(3, "actions per agent of a random game", low=2)
+    n_agents: int = option(2, "agents", low=2, high=MAX_AGENTS, needs=_RANDOM)
+    n_actions: int = option(3, "actions per agent", low=2, needs=_RANDOM)
     game_seed: int | None = option(
-        0, "draws a random game; null: each seed plays the game of its own number", low=0
+        0, "draws the game; null: each seed plays the game of its own number", low=0, needs=_RANDOM
     )
 
     def __post_init__(self) -> None:
         check(self, "env.")
-        if sum(x is not None for x in (self.game, self.payoff, self.file)) != 1:
-            raise UserError("a matrix game needs exactly one of env.game, env.payoff and env.file")
+        sources = ("game", "payoff", "file")
+        given = [f"env.{name}" for name in sources if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise UserError(
+                "a matrix game needs exactly one of env.game, env.payoff and env.file, and "
+                f"{' and '.join(given) or 'none'} is set; write env=matrix/file env.file=<path>, "
+                "or env=matrix/file 'env.payoff=[[5,0],[0,1]]'"
+            )
         # In logarithms: the power itself may be too large for any float.
         too_many = self.n_agents * np.log(self.n_actions) > np.log(MAX_PAYOFFS)
         if self.game == "random" and too_many:
@@ -89,7 +82,7 @@ def make(options: Options) -> Env:
     """
     if options.game != "random":
         return _env(_given_payoff(options))
-    draw = partial(_random_payoff, options.n_agents, options.n_actions)
+    draw = partial(payoffs.random_payoff, options.n_agents, options.n_actions)
     if options.game_seed is None:
         return _env(draw(0))._replace(params_of=draw)
     return _env(draw(options.game_seed))
@@ -98,69 +91,14 @@ def make(options: Options) -> Env:
 KIND = EnvKind(Options, make)
 
 
-def check_payoff(payoff: object, source: str) -> np.ndarray:
-    """The payoff as a float32 tensor `[U] * A`.
-
-    Args:
-      payoff: nested lists or an array.
-      source: where it came from, for the message.
-
-    Raises:
-      UserError: it is no finite tensor with axes of equal length, or has too many entries.
-    """
-    try:
-        table = np.asarray(payoff, dtype=np.float32)
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            f"{source}: the payoff has ragged rows or entries that are no numbers; "
-            "give nested lists of equal length"
-        ) from error
-    if table.ndim < 2 or len(set(table.shape)) != 1 or table.shape[0] < 2:
-        raise UserError(
-            f"{source}: the payoff has shape {table.shape}; expected one axis per agent (two or "
-            "more) of the same length (two or more actions); pad unequal action sets"
-        )
-    if table.size > MAX_PAYOFFS:
-        raise UserError(f"{source}: {table.size} payoffs are too many; at most {MAX_PAYOFFS}")
-    if not np.isfinite(table).all():
-        joint = tuple(int(i) for i in np.argwhere(~np.isfinite(table))[0])
-        raise UserError(
-            f"{source}: payoff{list(joint)} is {table[joint]}; every payoff must be finite"
-        )
-    return table
-
-
 def _given_payoff(options: Options) -> np.ndarray:
     """The payoff tensor that the options give or name."""
     if options.file is not None:
-        return check_payoff(_read(Path(str(options.file))), str(options.file))
+        return payoffs.read(Path(options.file), "env.file")
     if options.payoff is not None:
-        return check_payoff(options.payoff, "env.payoff")
+        return payoffs.check_payoff(options.payoff, "env.payoff")
     assert options.game is not None
-    return check_payoff(GAMES[options.game], options.game)
-
-
-def _read(path: Path) -> object:
-    """What a file holds: an array or nested lists."""
-    if not path.is_file():
-        raise UserError(f"env.file={str(path)!r} does not exist; give a .npy or .yaml file")
-    try:
-        if path.suffix == ".npy":
-            return np.load(path, allow_pickle=False)
-        if path.suffix == ".json":
-            return json.loads(path.read_text())
-        if path.suffix in (".yaml", ".yml"):
-            return yaml.safe_load(path.read_text())
-    except (ValueError, OSError, EOFError, yaml.YAMLError, zipfile.BadZipFile) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"env.file={str(path)!r} cannot be read: {reason}") from error
-    raise UserError(f"env.file={str(path)!r} is of no known kind; give a .npy, .yaml or .json file")
-
-
-def _random_payoff(n_agents: int, n_actions: int, seed: int) -> np.ndarray:
-    """Payoffs `[U] * A` from U(-10, 10)."""
-    rng = np.random.default_rng(seed)
-    return rng.uniform(-10, 10, (n_actions,) * n_agents).astype(np.float32)
+    return payoffs.check_payoff(GAMES[options.game], options.game)
 
 
 def joint_actions(shape: tuple[int, ...]) -> np.ndarray:

@@ -80,9 +80,9 @@ def test_payoffs_come_from_npy_yaml_and_json_files(tmp_path) -> None:
         ([[1, 2], [3]], "ragged"),
         ([1, 2, 3], "shape (3,)"),
         ([[1, 2, 3], [4, 5, 6]], "shape (2, 3)"),
-        ([["x", 1], [2, 3]], "no numbers"),
+        ([["x", 1], [2, 3]], "is a text"),
         ([[1]], "shape (1, 1)"),
-        ("hello", "no numbers"),
+        ("hello", "is a text"),
     ],
 )
 def test_bad_payoffs_are_refused_and_named(table, says: str, tmp_path) -> None:
@@ -99,7 +99,7 @@ def test_files_that_are_missing_strange_or_broken_are_refused(tmp_path) -> None:
     (tmp_path / "game.csv").write_text("1,2")
     for name, says in (
         ("none.npy", "does not exist"),
-        ("game.npy", "cannot be read"),
+        ("game.npy", "is no .npy file"),
         ("game.csv", "kind"),
     ):
         with pytest.raises(UserError, match=says):

@@ -9,8 +9,14 @@ import yaml
 
 from jaxvff.cli.start import importing
 from jaxvff.core.errors import UserError
+from jaxvff.core.options import INT_MAX
 from jaxvff.core.sizes import readable
 from jaxvff.settings import overrides, sweep
+from jaxvff.settings.overrides import Override
+
+# Keys of `train` that are about what comes beside training.
+UNTIMED = ["eval_interval", "eval_episodes", "checkpoint_interval"]
+UNTIMED += ["run_dir", "tensorboard", "wandb"]
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,14 +29,18 @@ def run(args: list[str]) -> int:
     """Time the program for each number of lanes."""
     texts, own = overrides.split(args, "lanes", "seconds")
     lanes, seconds = _numbers(own)
-    parts = [overrides.parse([*texts, f"seeds={n}"]) for n in lanes]
+    given = overrides.parse(texts)
+    _check_keys(given)
+    parts = [[*given, *overrides.parse([f"seeds={n}"])] for n in lanes]
     configs = [sweep.expand(part)[0].config for part in parts]
     with importing(configs[0]):
         from rich.console import Console
 
+        from jaxvff.runs import memory
         from jaxvff.runs.plan import plan
 
         jobs = [job for part in parts for job in plan(part)]
+        memory.check(jobs)
     console, rows = Console(), []
     for job in jobs:
         with console.status(f"compiling and timing {job.n_lanes} lanes of {job.name}"):
@@ -39,15 +49,23 @@ def run(args: list[str]) -> int:
     return 0
 
 
+def _check_keys(given: list[Override]) -> None:
+    """Refuse keys that bench sets, or that change nothing of what it times."""
+    idle = dict.fromkeys(UNTIMED, "in bench, which writes nothing and does not evaluate; drop it")
+    idle["seeds"] = "in bench, which sets it itself; write lanes=[1,64]"
+    overrides.check_read(given, [idle])
+
+
 def _numbers(own: dict[str, str]) -> tuple[list[int], float]:
     try:
         lanes = yaml.safe_load(own.get("lanes", "[1, 64, 512]"))
         seconds = float(own.get("seconds", 5))
-        good = all(isinstance(n, int) and n > 0 for n in lanes) and 0 < seconds < 3600
-    except (TypeError, ValueError, yaml.YAMLError):
+        whole = all(type(n) is int and 0 < n <= INT_MAX for n in lanes)
+        good = whole and bool(lanes) and 0 < seconds < 3600
+    except (TypeError, ValueError, RecursionError, yaml.YAMLError):
         good = False
     if not good:
-        asked = " ".join(f"{key}={value}" for key, value in own.items())
+        asked = " ".join(f"{key}={value:.60}" for key, value in own.items())
         raise UserError(f"{asked} cannot be timed; write for instance lanes=[1,64] seconds=5")
     return lanes, seconds
 

@@ -13,7 +13,8 @@ def run(args: list[str]) -> int:
     from jaxvff.lab import settings  # light: a mistake is answered before JAX is there
 
     only_claims = args[:1] == ["claims"]
-    asked = settings.load(args[only_claims:])
+    asked = settings.load(args[only_claims:], only_claims)
+    asked.table()  # a mistake in the game is one, too
     with importing():
         from rich.console import Console
         from rich.progress import (
@@ -26,8 +27,6 @@ def run(args: list[str]) -> int:
 
         from jaxvff.lab import questions, report
         from jaxvff.runs.folder import make_folder
-
-        asked.table()  # a mistake in the game is one, too
     name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_stability_{asked.name}"
     folder = Path(asked.run_dir or Path("runs") / name)
     make_folder(folder)

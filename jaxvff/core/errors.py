@@ -12,7 +12,7 @@ class UserError(ValueError):
 
 def closest(value: object, names: Iterable[str]) -> str:
     """The remedy for an unknown name: the nearest one, or all of them."""
-    names = list(names)
+    names = list(dict.fromkeys(names))
     if not names:
         return "; it takes none"
     near = difflib.get_close_matches(str(value), names, n=1)
@@ -29,4 +29,5 @@ def check_name(value: object, names: Iterable[str], what: str) -> None:
     """
     names = list(names)
     if value not in names:
-        raise UserError(f"{what}={value!r} is unknown{closest(value, names)}")
+        shown = repr(value) if len(repr(value)) <= 60 else f"{value!r:.57}..."
+        raise UserError(f"{what}={shown} is unknown{closest(value, names)}")

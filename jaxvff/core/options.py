@@ -12,12 +12,29 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jaxvff.core.errors import UserError, check_name, closest
 
 METADATA = "option"  # where a field's metadata has its About
+# Compiled programs compute in int32 and float32. What goes beyond is refused, and so is what
+# float32 would take for 0.
+INT_MAX = 2**31 - 1
+FLOAT_MAX, FLOAT_MIN = 3.4028234e38, 1.1754944e-38
+MAX_WIDTH = 65_536  # units of a layer; wider ones fit in no memory
+
+
+@dataclass(frozen=True)
+class AllBut:
+    """All values but one, see About.needs."""
+
+    value: object
+
+    def __contains__(self, value: object) -> bool:
+        return value != self.value
 
 
 class About(NamedTuple):
@@ -30,6 +47,8 @@ class About(NamedTuple):
     above: bool = False  # `low` itself is not allowed
     names: tuple[str, ...] = ()  # the values of a choice; empty: any
     traced: bool = False  # a sweep varies it without recompiling
+    # Other options of the same dataclass, and their values with which this one is read at all
+    needs: Mapping[str, Container[object]] = MappingProxyType({})
     file: bool = False  # its value is the path of a file that the run reads
     code: bool = False  # its value names code that is run
 
@@ -43,9 +62,18 @@ class About(NamedTuple):
         return f"{left}, {right}"
 
     def holds(self, value: float) -> bool:
-        """Whether a number lies in the range and, if it is no whole number, is finite."""
+        """Whether a number lies in the range, and is not lost in float32."""
         at_least = value > self.low if self.above else value >= self.low  # False for NaN
-        return at_least and value <= self.high and (isinstance(value, int) or math.isfinite(value))
+        return at_least and value <= self.high and (value == 0 or abs(value) >= FLOAT_MIN)
+
+    def within(self, kind: object) -> About:
+        """The same, for a type whose numbers end where int32 or float32 does."""
+        kinds = _alternatives(kind)
+        if float in kinds:
+            return self._replace(low=max(self.low, -FLOAT_MAX), high=min(self.high, FLOAT_MAX))
+        if int in kinds and self.high == math.inf:
+            return self._replace(low=max(self.low, -INT_MAX), high=INT_MAX)
+        return self
 
 
 def option(default: Any, help: str, **about: Any) -> Any:
@@ -119,27 +147,107 @@ def check_value(option: Option, value: object, prefix: str = "") -> None:
     if about.names and value is not None:  # before the type: the names say more than "a text"
         check_name(value, about.names, key)
     if not _is_of(value, option.kind):
-        example = _example(option)
+        example = _example(option, value)
         raise UserError(
-            f"{key}={value!r} must be {_described(option.kind)}"
+            f"{key}={shown(value)} must be {_described(option.kind)}"
             f"{f' in {about.interval}' if about.interval else ''}"
-            f"{'' if example is None else f', such as {example}'}"
+            f"{'' if example is None else f', such as {text_of(example)}'}"
         )
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and not about.holds(value):
-        expected = f"a value in {about.interval}" if about.interval else "a finite number"
+    within = about.within(option.kind)
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and not within.holds(value):
         raise UserError(
-            f"{key}={value} is out of range; expected {expected}, such as {_example(option)}"
+            f"{key}={shown(value)} is out of range; expected a value in {within.interval}, such as "
+            f"{text_of(_example(option))}"
         )
 
 
-def _example(option: Option) -> object:
-    """A value that fits; None for a text of which no value is known."""
+def from_text(option: Option, value: object, text: str | None, prefix: str = "") -> object:
+    """What a value that was typed on the command line means for an option, checked.
+
+    An option that takes a text takes it as it was typed: 007 and 1e3 are names there. Where it may
+    be left out, null, None, false and "" leave it out. A whole number is a number, too.
+
+    Args:
+      option: that it is for.
+      value: as it reads without knowing the option, such as 7 for 007.
+      text: as it was typed; None: in a list, where only the value is known.
+      prefix: of the keys that users set, such as "env.".
+
+    Raises:
+      UserError: it is of another type, or out of range.
+    """
+    kinds = _alternatives(option.kind)
+    if type(None) in kinds and isinstance(value, str) and value.lower() in ("none", ""):
+        value = None
+    elif str in kinds and isinstance(value, (bool, int, float)):
+        value = _as_text(option, value, text, prefix)
+    check_value(option, value, prefix)
+    return float(value) if kinds == (float,) else value  # type: ignore[arg-type]  # it is a number
+
+
+def _as_text(option: Option, value: object, text: str | None, prefix: str) -> object:
+    """`from_text` of a number or a boolean, for an option that takes a text."""
+    kinds, key = _alternatives(option.kind), f"{prefix}{option.name}"
+    if isinstance(value, bool) and type(None) in kinds:
+        if value:
+            raise UserError(f"{key}=true is no name; write {key}=<name>, or {key}=null for none")
+        return None
+    if text is None or {int, float} & set(kinds):
+        return value
+    return text
+
+
+def idle(kind: type, values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+    """The options of a dataclass that nothing reads.
+
+    Args:
+      kind: the dataclass.
+      values: of its options; those that are not set have their defaults.
+      prefix: of the keys that users set, such as "env.".
+
+    Returns:
+      key -> why nothing reads it, and what does.
+    """
+    known = options_of(kind)
+    settings = {o.name: o.default for o in known} | dict(values)
+    out = {}
+    for o in known:
+        unmet = [k for k, wanted in o.about.needs.items() if settings[k] not in wanted]
+        if unmet:
+            now = f"{prefix}{unmet[0]}={shown(settings[unmet[0]])}"
+            out[f"{prefix}{o.name}"] = f"with {now}; it needs {_needed(o.about, unmet[0], prefix)}"
+    return out
+
+
+def _needed(about: About, key: str, prefix: str = "") -> str:
+    """The values of another option with which an option is read, in words."""
+    wanted = about.needs[key]
+    if isinstance(wanted, AllBut):
+        return f"another {prefix}{key} than {text_of(wanted.value)}"
+    return " or ".join(f"{prefix}{key}={text_of(v)}" for v in typing.cast(tuple, wanted))
+
+
+def shown(value: object, longest: int = 60) -> str:
+    """A value in a message: as it is written in Python, cut where it is long."""
+    if isinstance(value, int) and abs(value) >= 10**longest:
+        return f"{'-' * (value < 0)}a number of more than {longest} digits"
+    if isinstance(value, bool) or value is None:
+        return text_of(value)
+    text = repr(value)
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def _example(option: Option, value: object = None) -> object:
+    """A value that fits, near `value` if it can be; None for a text of which no value is known."""
+    about = option.about
+    takes_numbers = {int, float} & set(_alternatives(option.kind))
+    whole = isinstance(value, float) and value.is_integer() and takes_numbers == {int}
+    if whole and about.within(option.kind).holds(value):  # type: ignore[arg-type]
+        return int(value)  # type: ignore[call-overload]
     if option.default not in (None, dataclasses.MISSING):
         return option.default
-    about = option.about
     if about.names:
         return about.names[0]
-    takes_numbers = {int, float} & set(_alternatives(option.kind))
     return max(about.low, 1) if takes_numbers else None
 
 
@@ -149,13 +257,15 @@ _WORDS = {
     bool: "true or false",
     str: "a text",
     dict: "a mapping {key: value}",
+    list: "a list [value, value]",
 }
 
 
 def _alternatives(kind: object) -> tuple[object, ...]:
-    """The types of a union, or the one; `dict[str, Any]` counts as dict."""
+    """The types of a union, or the one; `dict[str, Any]` and `Mapping[str, Any]` count as dict."""
     kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    return tuple(typing.get_origin(k) or k for k in kinds)
+    plain = (typing.get_origin(k) or k for k in kinds)
+    return tuple(dict if k is Mapping else k for k in plain)
 
 
 def _is_of(value: object, kind: object) -> bool:
@@ -212,7 +322,9 @@ def described(kind: type) -> Iterator[tuple[str, str, str, str]]:
         about = o.about
         values = ", ".join(about.names) or ("true, false" if o.kind is bool else about.interval)
         span = " in ".join(filter(None, [about.unit, values]))
-        yield o.name, text_of(o.default), span + ", traced" * about.traced, about.help
+        only = [_needed(about, key) for key in about.needs]
+        help = "; only with ".join([about.help, " and ".join(only)] if only else [about.help])
+        yield o.name, text_of(o.default), span + ", traced" * about.traced, help
 
 
 def text_of(value: object) -> str:

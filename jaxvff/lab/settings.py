@@ -5,16 +5,28 @@ Light to import, so that a misspelt key is answered before JAX and the solvers a
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxvff.core.errors import UserError
-from jaxvff.core.options import check, check_keys, option, options_of
+from jaxvff.core.options import (
+    AllBut,
+    check,
+    check_keys,
+    from_text,
+    idle,
+    option,
+    options_of,
+    shown,
+)
 from jaxvff.core.registry import Registry
+from jaxvff.envs import payoffs
+from jaxvff.envs.payoffs import GAMES
 from jaxvff.learning.options import OPTIMIZERS
+from jaxvff.settings import overrides
 
 # Methods whose Q_tot is a function of the taken utilities and of a few weights. QPLEX
 # differentiates only a part of itself, and QTRAN's joint value does not see the utilities.
@@ -28,6 +40,9 @@ SOLVERS: Registry = Registry(
     }
 )
 MAX_JOINT_ACTIONS = 256  # each one is a row of every Jacobian
+_RANDOM = {"game": ("random",), "payoff": (None,), "file": (None,)}
+_MIXES = {"mixer": AllBut("vdn")}
+_OF_FLOWS = ("starts", "time", "solver")
 
 
 @dataclass(frozen=True)
@@ -35,53 +50,89 @@ class StabilityOptions:
     """Everything that decides an answer of the stability lab."""
 
     # The game
-    game: str = option("a", "a published game, or random: payoffs from U(-10, 10)")
-    payoff: Any = option(None, "the payoff tensor itself: nested lists, an axis per agent")
+    game: str = option(
+        "a",
+        "a published game, or random: payoffs from U(-10, 10)",
+        names=(*GAMES, "random"),
+        needs={"payoff": (None,), "file": (None,)},
+    )
+    payoff: Any = option(
+        None,
+        "the payoff tensor itself: nested lists, an axis per agent",
+        needs={"file": (None,)},
+    )
     file: str | None = option(None, "path of a .npy, .yaml or .json file with the payoff tensor")
-    n_agents: int = option(2, "agents of game=random", low=2)
-    n_actions: int = option(3, "actions per agent of game=random", low=2)
-    game_seed: int = option(0, "draws game=random", low=0)
+    n_agents: int = option(2, "agents", low=2, high=8, needs=_RANDOM)
+    n_actions: int = option(3, "actions per agent", low=2, high=16, needs=_RANDOM)
+    game_seed: int = option(0, "draws the game", low=0, needs=_RANDOM)
     # The factorised value
     mixer: str = option("nmqmix", "method whose mixer is studied", names=MIXERS)
-    embed_dim: int = option(8, "units of the mixing layer", low=1)
+    embed_dim: int = option(8, "units of the mixing layer", low=1, high=256, needs=_MIXES)
     init_scale: float = option(
-        1.0, "standard deviation of the utilities of random starts", low=0, above=True
+        1.0, "standard deviation of the utilities of random starts", low=0, above=True, high=1e6
     )
-    fixed_mixer: bool = option(False, "the utilities move and the mixer does not, as in the paper")
+    fixed_mixer: bool = option(
+        False, "the utilities move and the mixer does not, as in the paper", needs=_MIXES
+    )
     # What is measured
-    points: int = option(200, "zero-loss points to find, half of them IGM-consistent", low=2)
+    points: int = option(
+        200, "zero-loss points to find, half of them IGM-consistent", low=2, high=10_000
+    )
     temperatures: list[float] = option(
         [0.1, 0.3, 1.0, 3.0], "of the softmax policy, each above 0", unit="units of the utilities"
     )
     epsilon: float = option(0.1, "exploration rate of the ε-greedy policy", low=0, high=1)
     starts: int = option(
-        24, "flows from random starts, and as many from beside points of each kind", low=1
+        24,
+        "flows from random starts, and as many from beside points of each kind",
+        low=1,
+        high=10_000,
     )
     time: float = option(
-        200.0, "length of the flows", unit="learning rate times updates", low=0, above=True
+        200.0,
+        "length of the flows",
+        unit="learning rate times updates",
+        low=0,
+        above=True,
+        high=1e9,
     )
     solver: str = option("kvaerno5", "solver of the flows", names=SOLVERS)
     noise: float = option(
-        0.01, "standard deviation of a start's distance from its zero-loss point", low=0
+        0.01, "standard deviation of a start's distance from its zero-loss point", low=0, high=1e6
     )
     optimizer: str = option(
         "adam", "optimizer of sampled training, beside plain SGD", names=OPTIMIZERS
     )
     lr: float = option(
-        1e-3, "learning rate of that optimizer; SGD's follows from lr · λ_max", low=0, above=True
+        1e-3,
+        "learning rate of that optimizer; SGD's follows from lr · λ_max",
+        low=0,
+        above=True,
+        high=1e6,
     )
-    updates: int = option(5000, "length of sampled training", unit="updates", low=1)
+    updates: int = option(
+        5000, "length of sampled training", unit="updates", low=1, high=1_000_000_000
+    )
     lanes: int = option(
-        256, "runs of sampled training of each escape curve and of each negation test", low=2
+        256,
+        "runs of sampled training of each escape curve and of each negation test",
+        low=2,
+        high=1_000_000,
     )
     seed: int = option(0, "of all random numbers", low=0, high=2**31 - 1)
     run_dir: str | None = option(None, "folder of the results; null: runs/<date>_stability_<game>")
 
     def __post_init__(self) -> None:
         check(self)
-        if not self.temperatures or not all(t > 0 and math.isfinite(t) for t in self.temperatures):
+        if not self.temperatures or not all(map(_is_temperature, self.temperatures)):
             raise UserError(
-                f"temperatures={list(self.temperatures)} must be positive numbers, such as [0.1,1]"
+                f"temperatures={shown(self.temperatures)} must be numbers in [1e-06, 1e+06], such "
+                "as [0.1,1]"
+            )
+        if self.name == "random" and self.n_actions**self.n_agents > MAX_JOINT_ACTIONS:
+            raise UserError(
+                f"n_actions={self.n_actions} to the power n_agents={self.n_agents} is more joint "
+                f"actions than the lab takes, {MAX_JOINT_ACTIONS}; take fewer"
             )
 
     def table(self) -> np.ndarray:
@@ -90,9 +141,7 @@ class StabilityOptions:
         Raises:
           UserError: no such game, too many joint actions, or a payoff that is the same for all.
         """
-        from jaxvff.settings import build  # here, not above: it imports JAX
-
-        payoff = np.asarray(build.environment(self._environment()).params, np.float64)
+        payoff = np.asarray(self._payoff(), np.float64)
         if payoff.size > MAX_JOINT_ACTIONS:
             raise UserError(
                 f"{payoff.size} joint actions are too many for the lab; at most {MAX_JOINT_ACTIONS}"
@@ -101,17 +150,15 @@ class StabilityOptions:
             raise UserError(f"every payoff is {payoff.flat[0]:g}: any policy is optimal")
         return payoff
 
-    def _environment(self) -> dict[str, object]:
-        """The options of the matrix environment that has the payoffs."""
+    def _payoff(self) -> np.ndarray:
+        """The payoffs `[U] * A`, float32, as the environment of the same name has them."""
         if self.file is not None:
-            return {"kind": "matrix", "file": self.file}
+            return payoffs.read(Path(self.file), "file")
         if self.payoff is not None:
-            return {"kind": "matrix", "payoff": self.payoff}
-        game: dict[str, object] = {"kind": "matrix", "game": self.game}
+            return payoffs.check_payoff(self.payoff, "payoff")
         if self.game == "random":
-            names = ("n_agents", "n_actions", "game_seed")
-            game |= {name: getattr(self, name) for name in names}
-        return game
+            return payoffs.random_payoff(self.n_agents, self.n_actions, self.game_seed)
+        return payoffs.check_payoff(GAMES[self.game], self.game)
 
     @property
     def name(self) -> str:
@@ -119,28 +166,30 @@ class StabilityOptions:
         return "payoff" if self.payoff is not None or self.file is not None else self.game
 
 
-def load(overrides: list[str]) -> StabilityOptions:
+def load(texts: list[str], only_claims: bool = False) -> StabilityOptions:
     """The options that `key=value` texts ask for.
 
+    Args:
+      texts: what was typed.
+      only_claims: whether the lab answers only what the theorems need.
+
     Raises:
-      UserError: an unknown key, a wrong type or a value out of range.
+      UserError: an unknown key, a wrong type or a value out of range; one that nothing reads.
     """
-    keys = [text.split("=", 1)[0] for text in overrides]
-    known = (each.name for each in options_of(StabilityOptions))
-    check_keys(keys, known, "", "the stability lab")
-    return StabilityOptions(**_values(overrides))
+    given = overrides.parse(texts)
+    known = {each.name: each for each in options_of(StabilityOptions)}
+    check_keys([o.key for o in given], known, "", "the stability lab")
+    if swept := [o for o in given if o.swept]:
+        raise UserError(f"{swept[0].text} cannot be swept in the lab; {swept[0].key}= takes one")
+    read: dict[str, Any] = {o.key: from_text(known[o.key], o.value, o.value_text) for o in given}
+    asked = StabilityOptions(**read)
+    unread = dict(idle(StabilityOptions, vars(asked)))
+    if only_claims:
+        unread |= dict.fromkeys(_OF_FLOWS, "in `stability claims`, which follows no flows; drop it")
+    overrides.check_read(given, [unread])
+    return asked
 
 
-def _values(overrides: list[str]) -> dict[str, Any]:
-    """Every option by name, of the type that its field is annotated with."""
-    import yaml
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    try:
-        schema = OmegaConf.structured(StabilityOptions)
-        OmegaConf.set_readonly(schema, False)
-        merged = OmegaConf.merge(schema, OmegaConf.from_dotlist(overrides))
-        return OmegaConf.to_container(merged)  # type: ignore[return-value]
-    except (OmegaConfBaseException, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"{str(error).splitlines()[0]}; write key=value") from error
+def _is_temperature(value: object) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and 1e-6 <= float(value) <= 1e6  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxvff.core.options import option
+from jaxvff.core.options import MAX_WIDTH, AllBut, option
 from jaxvff.core.registry import Registry
 
 # (Parts, Config) -> Learner
@@ -36,12 +36,17 @@ class OptimizerOptions:
     """Gradient steps."""
 
     optimizer: str = option("adam", "gradient transform of optax", names=OPTIMIZERS)
-    lr: float = option(1e-3, "learning rate", low=0, traced=True)
+    lr: float = option(1e-3, "learning rate", low=0, high=1e6, traced=True)
     lr_final: float = option(
         1.0, "share of lr that is left after lr_steps; linear", low=0, high=1, traced=True
     )
     lr_steps: int = option(
-        1_000_000, "length of that schedule", unit="env steps", low=1, traced=True
+        1_000_000,
+        "length of that schedule",
+        unit="env steps",
+        low=1,
+        traced=True,
+        needs={"lr_final": AllBut(1.0)},
     )
     grad_clip: float = option(10.0, "largest global norm of the gradient", low=0, above=True)
 
@@ -58,8 +63,8 @@ class ReplayOptions:
     )
     buffer_size: int = option(5000, "replay of each seed", unit="segments", low=1)
     batch_size: int = option(128, "sampled per update, with replacement", unit="segments", low=1)
-    priority_exponent: float = option(0.6, "a, of replay=prioritised", low=0, high=1)
-    importance_exponent: float = option(0.4, "b, of replay=prioritised", low=0, high=1)
+    priority_exponent: float = option(0.6, "a", low=0, high=1, needs={"replay": ("prioritised",)})
+    importance_exponent: float = option(0.4, "b", low=0, high=1, needs={"replay": ("prioritised",)})
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ class LearnerOptions:
 
     learner: str = option("replay", "how parameters are learned from segments", names=LEARNERS)
     learn_start: int = option(128, "in replay before the first update", unit="segments", low=1)
-    updates: int = option(1, "gradient steps after each collection", low=1)
+    updates: int = option(1, "gradient steps after each collection", low=1, high=1_000_000)
     target_interval: int = option(200, "between target syncs", unit="updates", low=1)
     target_tau: float = option(
         1.0,
@@ -92,9 +97,19 @@ class BonusOptions:
         "its factor; the bonus is in standard deviations of the prediction error",
         low=0,
         traced=True,
+        needs={"bonus": AllBut("none")},
     )
-    rnd_dim: int = option(64, "width of RND's networks", low=1)
-    rnd_lr: float = option(1e-4, "learning rate of RND's predictor", low=0, traced=True)
+    rnd_dim: int = option(
+        64, "width of RND's networks", low=1, high=MAX_WIDTH, needs={"bonus": ("rnd",)}
+    )
+    rnd_lr: float = option(
+        1e-4,
+        "learning rate of RND's predictor",
+        low=0,
+        high=1e6,
+        traced=True,
+        needs={"bonus": ("rnd",)},
+    )
 
 
 @dataclass(frozen=True)

@@ -31,9 +31,13 @@ class TargetOptions:
     """What a value learns to predict."""
 
     gamma: float = option(0.99, "discount", low=0, high=1, traced=True)
-    td_lambda: float = option(0.6, "trace decay of returns=td_lambda", low=0, high=1, traced=True)
+    td_lambda: float = option(
+        0.6, "trace decay", low=0, high=1, traced=True, needs={"returns": ("td_lambda",)}
+    )
     returns: str = option("td_lambda", "how far rewards are summed", names=RETURNS)
-    n_step: int = option(3, "rewards of returns=n_step", low=1, high=1000)
+    n_step: int = option(
+        3, "rewards before the bootstrap", low=1, high=1000, needs={"returns": ("n_step",)}
+    )
     target: str = option(
         "double",
         "what is bootstrapped: sarsa: the action taken; max: greedy by the target network; double: "

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvff.core.options import option
+from jaxvff.core.options import MAX_WIDTH, option
 from jaxvff.core.types import Array, EnvSpec, JointStep
 from jaxvff.mixers.qmix import Qmix
 from jaxvff.mixers.searchable import SearchableValue
@@ -30,9 +30,11 @@ class Joint(nn.Module):
 
     spec: EnvSpec
     hidden_dim: int  # H, of the utility networks
-    embed_dim: int = option(32, "units of the mixing layer", low=1)
-    hypernet_dim: int = option(64, "units of the hypernetworks", low=1)
-    action_dim: int = option(4, "numbers that describe an action to the mixing layer", low=1)
+    embed_dim: int = option(32, "units of the mixing layer", low=1, high=MAX_WIDTH)
+    hypernet_dim: int = option(64, "units of the hypernetworks", low=1, high=MAX_WIDTH)
+    action_dim: int = option(
+        4, "numbers that describe an action to the mixing layer", low=1, high=MAX_WIDTH
+    )
     max_listed: int = option(1, "most joint actions for which a list is kept; 1: no list", low=1)
 
     def setup(self) -> None:
@@ -107,9 +109,11 @@ class QmixWithJoint(nn.Module):
 
     spec: EnvSpec
     hidden_dim: int  # H, of the utility networks
-    embed_dim: int = option(32, "units of both mixing layers", low=1)
-    hypernet_dim: int = option(64, "units of the hypernetworks", low=1)
-    action_dim: int = option(4, "numbers that describe an action to the mixing layer", low=1)
+    embed_dim: int = option(32, "units of both mixing layers", low=1, high=MAX_WIDTH)
+    hypernet_dim: int = option(64, "units of the hypernetworks", low=1, high=MAX_WIDTH)
+    action_dim: int = option(
+        4, "numbers that describe an action to the mixing layer", low=1, high=MAX_WIDTH
+    )
     max_listed: int = option(1, "most joint actions for which a list is kept; 1: no list", low=1)
 
     def setup(self) -> None:

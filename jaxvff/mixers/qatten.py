@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvff.core.options import option
+from jaxvff.core.options import MAX_WIDTH, option
 from jaxvff.core.types import Array, EnvSpec, JointStep
 from jaxvff.networks.dense import dense, hypernetwork
 
@@ -20,9 +20,9 @@ class Qatten(nn.Module):
     """
 
     spec: EnvSpec
-    embed_dim: int = option(32, "size of a query and a key", low=1)
-    hypernet_dim: int = option(64, "units of the hypernetworks", low=1)
-    n_heads: int = option(4, "attention heads", low=1)
+    embed_dim: int = option(32, "size of a query and a key", low=1, high=MAX_WIDTH)
+    hypernet_dim: int = option(64, "units of the hypernetworks", low=1, high=MAX_WIDTH)
+    n_heads: int = option(4, "attention heads", low=1, high=256)
 
     def setup(self) -> None:
         s, own = self.spec.state_size, self.spec.agent_state_size or self.spec.n_agents

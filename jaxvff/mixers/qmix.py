@@ -5,7 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxvff.core.options import option
+from jaxvff.core.options import MAX_WIDTH, option
 from jaxvff.core.types import Array, EnvSpec, JointStep
 from jaxvff.networks.dense import dense, hypernetwork
 
@@ -18,8 +18,8 @@ class Qmix(nn.Module):
     """
 
     spec: EnvSpec
-    embed_dim: int = option(32, "units of the mixing layer", low=1)
-    hypernet_dim: int = option(64, "units of the hypernetworks", low=1)
+    embed_dim: int = option(32, "units of the mixing layer", low=1, high=MAX_WIDTH)
+    hypernet_dim: int = option(64, "units of the hypernetworks", low=1, high=MAX_WIDTH)
     monotonic: bool = True
 
     def setup(self) -> None:

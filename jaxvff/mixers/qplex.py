@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvff.core.options import option
+from jaxvff.core.options import MAX_WIDTH, option
 from jaxvff.core.types import Array, EnvSpec, JointStep
 from jaxvff.networks.dense import hypernetwork
 
@@ -21,9 +21,9 @@ class Qplex(nn.Module):
     """
 
     spec: EnvSpec
-    hypernet_dim: int = option(64, "units of the hypernetworks", low=1)
-    attention_dim: int = option(64, "units of the attention networks", low=1)
-    n_kernels: int = option(4, "attention kernels", low=1)
+    hypernet_dim: int = option(64, "units of the hypernetworks", low=1, high=MAX_WIDTH)
+    attention_dim: int = option(64, "units of the attention networks", low=1, high=MAX_WIDTH)
+    n_kernels: int = option(4, "attention kernels", low=1, high=256)
 
     def setup(self) -> None:
         a, s = self.spec.n_agents, self.spec.state_size

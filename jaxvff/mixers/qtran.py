@@ -7,7 +7,7 @@ import itertools
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxvff.core.options import option
+from jaxvff.core.options import MAX_WIDTH, option
 from jaxvff.core.types import Array, EnvSpec, JointStep
 from jaxvff.networks.dense import dense
 
@@ -17,7 +17,7 @@ class Qtran(nn.Module):
 
     spec: EnvSpec
     hidden_dim: int  # H, of the utility networks
-    embed_dim: int = option(64, "units of Q_jt and V", low=1)
+    embed_dim: int = option(64, "units of Q_jt and V", low=1, high=MAX_WIDTH)
 
     def setup(self) -> None:
         s, encoding = self.spec.state_size, self.hidden_dim + self.spec.n_actions

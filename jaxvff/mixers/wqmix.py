@@ -5,7 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxvff.core.options import option
+from jaxvff.core.options import MAX_WIDTH, option
 from jaxvff.core.types import Array, EnvSpec, JointStep
 from jaxvff.mixers.qmix import Qmix
 from jaxvff.networks.dense import dense, hypernetwork
@@ -33,9 +33,9 @@ class Wqmix(nn.Module):
     """QMIX beside a central Q̂*. Source: Rashid et al. (2020), §4."""
 
     spec: EnvSpec
-    embed_dim: int = option(32, "units of the mixing layer", low=1)
-    hypernet_dim: int = option(64, "units of the hypernetworks", low=1)
-    central_dim: int = option(256, "units of the central network", low=1)
+    embed_dim: int = option(32, "units of the mixing layer", low=1, high=MAX_WIDTH)
+    hypernet_dim: int = option(64, "units of the hypernetworks", low=1, high=MAX_WIDTH)
+    central_dim: int = option(256, "units of the central network", low=1, high=MAX_WIDTH)
 
     def setup(self) -> None:
         self.qmix = Qmix(self.spec, self.embed_dim, self.hypernet_dim)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxvff.core.options import option
+from jaxvff.core.options import MAX_WIDTH, option
 from jaxvff.core.registry import Registry
 
 UTILITIES: Registry = Registry(
@@ -17,12 +17,12 @@ class UtilityOptions:
     """The network that turns what an agent sees into values of its own actions."""
 
     utility: str = option("gru", "utility network; matrix games: mlp", names=UTILITIES)
-    hidden_dim: int = option(64, "width of the utility network", low=1)
+    hidden_dim: int = option(64, "width of the utility network", low=1, high=MAX_WIDTH)
     shared: bool = option(True, "one set of parameters for all agents")
     agent_id: bool = option(True, "one-hot agent id among the inputs")
     last_action: bool = option(
         True, "the agent's previous action among the inputs; matrix games: false"
     )
     init_scale: float = option(
-        1.0, "factor on all initial parameters", low=0, above=True, traced=True
+        1.0, "factor on all initial parameters", low=0, above=True, high=1e6, traced=True
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxvff.core.options import option
+from jaxvff.core.options import AllBut, option
 from jaxvff.core.registry import Registry
 
 # (key, q [A, U], avail [A, U], traced options, env steps) -> actions [A]
@@ -14,6 +14,7 @@ EXPLORERS: Registry = Registry(
         "softmax": "jaxvff.playing.explore:softmax_explorer",
     }
 )
+_EPSILON = {"explore": AllBut("softmax")}
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,24 @@ class ExplorerOptions:
     """How actions are picked while experience is collected."""
 
     explore: str = option("epsilon_greedy", "behaviour policy", names=EXPLORERS)
-    epsilon_start: float = option(1.0, "ε at step 0", low=0, high=1, traced=True)
-    epsilon_end: float = option(0.05, "ε after epsilon_steps", low=0, high=1, traced=True)
+    epsilon_start: float = option(1.0, "ε at step 0", low=0, high=1, traced=True, needs=_EPSILON)
+    epsilon_end: float = option(
+        0.05, "ε after epsilon_steps", low=0, high=1, traced=True, needs=_EPSILON
+    )
     epsilon_steps: int = option(
-        5_000, "linear from start to end", unit="env steps", low=1, traced=True
+        5_000,
+        "linear from start to end",
+        unit="env steps",
+        low=1,
+        traced=True,
+        needs=_EPSILON,
     )
     temperature: float = option(
         1.0,
-        "of explore=softmax, in units of the utilities",
-        low=0,
-        above=True,
+        "of the softmax",
+        unit="units of the utilities",
+        low=1e-6,
+        high=1e6,
         traced=True,
+        needs={"explore": ("softmax",)},
     )

@@ -17,7 +17,7 @@ from jaxvff.core.types import Array, Env, HostEnv, Tree
 from jaxvff.runs import inputs
 from jaxvff.settings import build
 from jaxvff.settings.config import OUTPUTS, Config
-from jaxvff.settings.overrides import Override
+from jaxvff.settings.overrides import Override, check_read, parse
 from jaxvff.settings.sweep import expand
 from jaxvff.training.lanes import Lane
 
@@ -66,7 +66,9 @@ class Job(NamedTuple):
         length: dict[str, Any] = {"total_steps": 2**40, "checkpoint_interval": 0, **OUTPUTS}
         digest = hashlib.sha256()
         for value in self.values:
-            digest.update(repr(dataclasses.replace(value.config, **length)).encode())
+            fields = {f.name: getattr(value.config, f.name) for f in dataclasses.fields(Config)}
+            named = ", ".join(f"{k}={v!r}" for k, v in (fields | length).items())
+            digest.update(f"Config({named})".encode())  # Config's repr, whatever its ranges
         for leaf in jax.tree.leaves(self.lanes()):
             digest.update(np.asarray(leaf).tobytes())
         return digest.hexdigest()
@@ -100,9 +102,13 @@ def plan(overrides: Iterable[str | Override], kept: Path | None = None) -> list[
     Raises:
       UserError: anything wrong in the overrides; nothing has compiled.
     """
+    given = parse(overrides)
+    values = [
+        _sweep_value(label, build.as_typed(asked, given), kept) for label, asked in expand(given)
+    ]
+    check_read(given, [build.idle(value.config) for value in values])
     jobs: dict[str, list[SweepValue]] = {}
-    for label, asked in expand(overrides):
-        value = _sweep_value(label, asked, kept)
+    for value in values:
         jobs.setdefault(_signature(value), []).append(value)
     return [Job(values) for values in jobs.values()]
 

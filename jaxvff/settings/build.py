@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from jaxvff.networks.utility import Utility
 from jaxvff.playing.explore import Explorer
 from jaxvff.playing.options import EXPLORERS
 from jaxvff.settings.config import Config
+from jaxvff.settings.overrides import Override
 
 
 def environment(asked: Mapping[str, Any]) -> Env | HostEnv:
@@ -38,6 +39,37 @@ def environment(asked: Mapping[str, Any]) -> Env | HostEnv:
     check_name(name, ENVS, "env.kind")
     kind = ENVS[name]
     return kind.make(options.make(kind.options, rest, "env.", f"{name} environments"))
+
+
+def as_typed(asked: Config, overrides: Iterable[Override]) -> Config:
+    """A config whose environment has what was typed for it, where an option takes a text.
+
+    Without knowing the option, `env.file=1e3` reads as a number.
+
+    Args:
+      asked: from settings.sweep.
+      overrides: that it was made from.
+
+    Raises:
+      UserError: a value of the wrong type, or out of its range.
+    """
+    check_name(asked.env.get("kind"), ENVS, "env.kind")
+    known = {f"env.{o.name}": o for o in options.options_of(ENVS[asked.env["kind"]].options)}
+    read = {
+        known[o.key].name: options.from_text(known[o.key], o.value, o.value_text, "env.")
+        for o in overrides
+        if o.key in known and not o.swept
+    }
+    texts = {name: value for name, value in read.items() if value is None or isinstance(value, str)}
+    return dataclasses.replace(asked, env=asked.env | texts)
+
+
+def idle(asked: Config) -> dict[str, str]:
+    """The keys of an environment and a method that nothing reads, each with the reason."""
+    out = options.idle(ENVS[asked.env["kind"]].options, asked.env, "env.")
+    for kind in _classes(asked.method):
+        out |= options.idle(kind, asked.method, "method.")
+    return out
 
 
 def check_method(asked: Mapping[str, Any]) -> None:

@@ -5,23 +5,25 @@ Light to import, so that a mistake is answered before JAX is there.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 from collections import namedtuple
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_module
+from hydra import compose as compose_files
+from hydra import initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 import jaxvff.configs
+from jaxvff.core import options
 from jaxvff.core.errors import UserError, check_name, closest
-from jaxvff.core.options import check, options_of, traced_names
+from jaxvff.core.options import check, from_text, options_of, traced_names
 from jaxvff.envs import ENVS
 from jaxvff.learning.options import LearningOptions
 from jaxvff.losses.options import SearchOptions, TargetOptions
@@ -85,7 +87,10 @@ class Config(
                 "raise the other"
             )
         if self.n_envs > self.buffer_size:
-            raise UserError(f"n_envs={self.n_envs} segments do not fit in {buffer}")
+            raise UserError(
+                f"n_envs={self.n_envs} segments do not fit in {buffer}; lower the one or raise the "
+                "other"
+            )
 
     def _check_search(self) -> None:
         """A search needs a method whose joint value can be searched."""
@@ -129,48 +134,104 @@ COMPONENTS = tuple(
 )
 TRACED = traced_names(Config)
 _Traced = namedtuple("Traced", TRACED)  # type: ignore[misc]
+_OPTIONS = {o.name: o for o in options_of(Config)}
 # Where results go, as if they went nowhere.
 OUTPUTS: dict[str, Any] = {o.name: o.default for o in options_of(OutputOptions)}
 
 
 def load(overrides: Iterable[str | Override]) -> Config:
-    """The config that Hydra composes from jaxvff.configs and the overrides.
+    """The config that Hydra composes from jaxvff.configs, with the overrides put into it.
 
     Raises:
       UserError: an unknown key or group, a wrong type, or a value out of range.
     """
-    return build(compose_dict(overrides))
+    given = parse(overrides)
+    values = compose(names(given))
+    put_all(values, given)
+    return Config(**values)
 
 
-def compose_dict(overrides: Iterable[str | Override]) -> dict[str, Any]:
-    """Compose, and return plain containers; keys and types are checked, ranges are not."""
+def names(overrides: Iterable[Override]) -> dict[str, str]:
+    """The names of GROUPS that overrides set."""
+    return {o.key: str(o.value) for o in overrides if o.key in GROUPS and not o.swept}
+
+
+def compose(names: Mapping[str, str]) -> dict[str, Any]:
+    """The values of every option that Hydra composes from YAML files.
+
+    Args:
+      names: of each of GROUPS, such as {"env": "matrix/b"}; one that is missing has its default.
+
+    Raises:
+      UserError: an unknown name.
+    """
+    for group, name in names.items():
+        known = config_names(group)
+        if name not in known:
+            raise UserError(f"{group}={name} is unknown{closest(name, known)}")
+    return copy.deepcopy(_composed(tuple(sorted(names.items()))))
+
+
+@functools.lru_cache(maxsize=256)
+def _composed(names: tuple[tuple[str, str], ...]) -> dict[str, Any]:
     _register()
-    # Free options are checked by what takes them, so Hydra is told to accept any ("++").
-    texts = [
-        f"++{o.text}" if o.key.startswith(tuple(f"{g}." for g in GROUPS)) else o.text
-        for o in parse(overrides)
-    ]
     try:
         with initialize_config_module("jaxvff.configs", version_base="1.3"):
-            composed = compose("train", overrides=texts)
-        return OmegaConf.to_container(composed, resolve=True)  # type: ignore[return-value]
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise UserError(_explain(error)) from error
+            composed = compose_files("train", overrides=[f"{k}={v}" for k, v in names])
+        return OmegaConf.to_container(composed)  # type: ignore[return-value]
     finally:
         GlobalHydra.instance().clear()
 
 
-def build(values: dict[str, Any]) -> Config:
-    """A Config from plain containers, checked in full."""
-    try:
-        merged = OmegaConf.merge(_schema(), values)
-        return Config(**OmegaConf.to_container(merged))  # type: ignore[arg-type]
-    except OmegaConfBaseException as error:
-        raise UserError(_explain(error)) from error
+def put_all(values: dict[str, Any], overrides: Iterable[Override]) -> None:
+    """Put overrides, but for those of GROUPS and sweeps, into what `compose` returned."""
+    for o in overrides:
+        if not o.swept and o.key not in GROUPS:
+            put(values, o.key, o.value, o.value_text)
+
+
+def put(values: dict[str, Any], key: str, value: object, text: str | None = None) -> None:
+    """Put one value, checked, into what `compose` returned.
+
+    The options of an environment or a method are checked by what takes them (settings.build),
+    because that imports JAX.
+
+    Args:
+      values: changed in place.
+      key: such as "lr" or "env.game".
+      value: as it reads without knowing the option.
+      text: as it was typed; None: in a list, where only the value is known.
+
+    Raises:
+      UserError: an unknown key, a wrong type, or a value out of range.
+    """
+    first, *path = key.split(".")
+    if first in GROUPS:
+        for part, inner in zip([first, *path], path, strict=False):
+            values = values.setdefault(part, {})
+            if not isinstance(values, dict):
+                raise UserError(f"{key}: {part} is one value and has no {inner}")
+        values[path[-1]] = value
+        return
+    if first not in _OPTIONS:
+        raise UserError(f"unknown key {key!r}{closest(key, [*_OPTIONS, *GROUPS])}")
+    if path:
+        raise UserError(f"{key}: {first} is one value and has no {path[0]}; write {first}=<value>")
+    values[first] = from_text(_OPTIONS[first], value, text)
+
+
+def idle(config: Config) -> dict[str, str]:
+    """The keys that nothing reads in a run, each with the reason; those of GROUPS left out."""
+    out = options.idle(Config, vars(config))
+    name = config.method["name"]
+    if not METHODS[name].act_on_search:
+        able = " or ".join(f"method={n}" for n, method in METHODS.items() if method.act_on_search)
+        out["search_fraction"] = f"with method={name}; it needs {able}"
+    return out
 
 
 def to_yaml(config: Config) -> str:
-    """The config as YAML that `build` reads back."""
+    """The config as YAML."""
     return OmegaConf.to_yaml(DictConfig(dataclasses.asdict(config)))
 
 
@@ -205,22 +266,3 @@ def _register() -> None:
         for name in _without_file(group):
             node = {group: {key: name}}
             store.store(group=group, name=name, node=node, package="_global_")
-
-
-def _explain(error: Exception) -> str:
-    """One line for a Hydra or OmegaConf error: the value, the expectation, the remedy."""
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    first = str(cause).strip().splitlines()[0]
-    key = getattr(cause, "full_key", None) or getattr(cause, "key", None)
-    fields = [f.name for f in dataclasses.fields(Config)]
-    if key and str(key).split(".")[0] not in fields:
-        return f"unknown key {key!r}{closest(key, fields)}"
-    for group in GROUPS:
-        if f"'{group}/" in first and "find" in first.lower():
-            name = first.split(f"'{group}/", 1)[1].split("'")[0]
-            return f"{group}={name} is unknown{closest(name, config_names(group))}"
-    if key in fields:
-        return f"{key}: {first}; its default is {getattr(Config, key, None)}"
-    return first

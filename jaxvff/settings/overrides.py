@@ -2,30 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 from typing import NamedTuple
 
 from jaxvff.core.errors import UserError
+from jaxvff.core.options import shown
 
 GROUPS = ("env", "method")  # keys whose value names a group of settings (jaxvff.configs)
+_KEY = re.compile(r"[\w$-]+(\.[\w$-]+)*")
+_SWEEP = "sweep.lr=[1e-3,1e-4]"
 
 
 class Override(NamedTuple):
     """One `key=value`, or one `sweep.key=[value, ...]`."""
 
     key: str  # without "sweep."
-    value: object  # of a sweep: the list of values
+    value: object  # as it reads without knowing the option; of a sweep: the list of values
     text: str  # as it was typed
     swept: bool = False
+    # The user asks for it now: it may not be there twice, and something has to read it. False: a
+    # preset, or an earlier sitting of a run, has it.
+    typed: bool = True
+
+    @property
+    def name(self) -> str:
+        """The key as it was typed."""
+        return f"sweep.{self.key}" if self.swept else self.key
+
+    @property
+    def value_text(self) -> str:
+        """What was typed behind the first =."""
+        return self.text.partition("=")[2]
 
 
-def parse(given: Iterable[str | Override]) -> list[Override]:
-    """Read overrides in Hydra's grammar; those that are parsed already stay as they are.
+def parse(given: Iterable[str | Override], typed: bool = True) -> list[Override]:
+    """Read overrides; those that are parsed already stay as they are.
+
+    Values are in Hydra's grammar: numbers, true, null, [1,2], {a: 1}. What is not, and does not
+    begin with a bracket or a quote, is a plain text: größe.yaml.
+
+    Args:
+      given: texts or overrides.
+      typed: whether the user asks for them now, see Override.
 
     Raises:
-      UserError: a text that is no key=value, or one that has several values.
+      UserError: a text that is no key=value, or one that has several values; a key that is typed
+        twice.
     """
-    return [_parsed(each) if isinstance(each, str) else each for each in given]
+    overrides = [_parsed(each, typed) if isinstance(each, str) else each for each in given]
+    for one, other in combinations([o for o in overrides if o.typed], 2):
+        if one.name == other.name:
+            raise UserError(f"{one.name}= is given twice, {one.text} and {other.text}; keep one")
+        whole, part = sorted((one, other), key=lambda o: len(o.key))
+        if part.key.startswith(f"{whole.key}.") and whole.key not in GROUPS:
+            raise UserError(f"{part.text} is a part of {whole.text}; keep one")
+    return overrides
 
 
 def split(given: Sequence[str], *keys: str) -> tuple[list[str], dict[str, str]]:
@@ -37,9 +70,23 @@ def split(given: Sequence[str], *keys: str) -> tuple[list[str], dict[str, str]]:
 
     Returns:
       `(the rest, {key: value})`.
+
+    Raises:
+      UserError: one of the keys has no value, or is there twice.
     """
-    own = [text for text in given if text.split("=", 1)[0] in keys]
-    return [text for text in given if text not in own], dict(o.split("=", 1) for o in own)
+    own: dict[str, str] = {}
+    rest = []
+    for text in given:
+        key, _, value = text.partition("=")
+        if key not in keys:
+            rest.append(text)
+            continue
+        if not value:
+            raise UserError(f"{key}= has no value; write {key}=<value> or leave it out")
+        if key in own:
+            raise UserError(f"{key}= is given twice, {key}={own[key]} and {text}; keep one")
+        own[key] = value
+    return rest, own
 
 
 def sweeps(overrides: Sequence[Override]) -> dict[str, list]:
@@ -55,31 +102,89 @@ def sweeps(overrides: Sequence[Override]) -> dict[str, list]:
     return swept  # type: ignore[return-value]  # _parsed has checked that they are lists
 
 
-def _parsed(text: str) -> Override:
+def check_read(given: Iterable[Override], idle: Sequence[Mapping[str, str]]) -> None:
+    """Refuse what the user typed and nothing reads.
+
+    Args:
+      given: overrides; those of presets and of earlier sittings may be idle.
+      idle: of each sweep value, the keys that nothing reads with the reason (core.options.idle).
+
+    Raises:
+      UserError: a key that is idle in all of them.
+    """
+    for o in given:
+        if o.typed and all(o.key in keys for keys in idle):
+            raise UserError(f"{o.text} does nothing {idle[0][o.key]}, or leave {o.name} out")
+
+
+def _parsed(text: str, typed: bool) -> Override:
+    swept = text.startswith("sweep.") or text.partition("=")[0] == "sweep"
+    key, equals, raw = text.removeprefix("sweep" if swept else "").removeprefix(".").partition("=")
+    key, raw = key.strip(), raw.strip()
+    _check_form(text, key, raw if equals else None, swept)
+    value = _read(text, raw, swept)
+    if swept:
+        _check_sweep(key, value, text)
+    elif key in GROUPS and not isinstance(value, str):
+        raise UserError(f"{text!r} takes one name; to train several: sweep.{key}=[...]")
+    return Override(key, value, text, swept, typed)
+
+
+def _check_form(text: str, key: str, raw: str | None, swept: bool) -> None:
+    """Raise a UserError unless a text is key=value, with a plain key and a value."""
+    if not key.strip("."):
+        raise UserError(f"{text!r} has no key; write {_SWEEP if swept else 'key=value'}")
+    if key[0] in "+~" or "@" in key:
+        plain = re.sub(r"@[^=]*", "", key.lstrip("+~"))
+        raise UserError(
+            f"{text!r} is Hydra's way to add, delete or move a setting, which has no use here; "
+            f"write {plain}=<value>"
+        )
+    if re.match(r"hydra\b", key):
+        raise UserError(
+            f"{text!r} changes nothing: Hydra only composes the settings here; a run's folder is "
+            "run_dir="
+        )
+    if not _KEY.fullmatch(key):
+        raise UserError(f"{text!r} has a key that is none; write key=value, such as lr=1e-3")
+    if not raw:
+        raise UserError(f"{text!r} has no value; write {key}=<value> or leave {key} out")
+    if "${" in raw:
+        raise UserError(
+            f"{text!r} refers to another value, and references are not resolved; write the value "
+            "itself"
+        )
+
+
+def _read(text: str, raw: str, swept: bool) -> object:
+    """The value of an override, in Hydra's grammar or as a plain text."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    swept = text.startswith("sweep.")
-    remedy = "write sweep.lr=[1e-3,1e-4]" if swept else "write key=value, a list as [1,2]"
+    cut = text if len(text) <= 100 else f"{text[:97]}..."
+    remedy = f"write {_SWEEP}" if swept else "write key=value, a list as [1,2]"
     try:
-        override = OverridesParser.create().parse_override(text.removeprefix("sweep."))
-        key, value = override.key_or_group, override.value()
+        override = OverridesParser.create().parse_override(f"key={raw}")
+        value = override.value()
+    except RecursionError as error:
+        raise UserError(f"{cut!r} is nested too deeply; {remedy}") from error
     except (HydraException, ValueError) as error:
-        shown = text if swept else repr(text)
-        raise UserError(f"{shown} cannot be read; {remedy}") from error
-    if not key.strip(".") or key.endswith("."):
-        raise UserError(f"{text!r} has no key; write key=value")
-    if swept:
-        _check_sweep(key, value, text)
-    elif override.is_sweep_override():
-        raise UserError(f"{text!r} has several values; write sweep.{key}=[...]")
-    elif key in GROUPS and not isinstance(value, str):
-        raise UserError(f"{text!r} takes one name; to train several: sweep.{key}=[...]")
-    return Override(key, value, text, swept)
+        if raw[0] in "[{('\"":
+            raise UserError(f"{cut!r} cannot be read; {remedy}") from error
+        return raw
+    if override.is_sweep_override() and not swept:
+        key = text.partition("=")[0]
+        raise UserError(
+            f"{cut!r} has several values; write sweep.{key}=[...], or quote a text with a comma: "
+            f"'{key}=\"a,b\"'"
+        )
+    return value
 
 
 def _check_sweep(key: str, value: object, text: str) -> None:
     if not isinstance(value, list) or not value:
-        raise UserError(f"{text} needs a list of values, such as sweep.lr=[1e-3,1e-4]")
+        raise UserError(f"{text} needs a list of values, such as {_SWEEP}")
     if key in GROUPS and (bad := [v for v in value if not isinstance(v, str)]):
         raise UserError(f"sweep.{key}: {bad[0]!r} is no name; write sweep.{key}=[one,two]")
+    if twice := [v for i, v in enumerate(value) if v in value[:i]]:
+        raise UserError(f"{text} has {shown(twice[0])} twice; name each value once")

@@ -10,7 +10,8 @@ import yaml
 
 import jaxvff.configs
 from jaxvff.core.errors import UserError, check_name
-from jaxvff.settings.overrides import Override, parse
+from jaxvff.settings import config, sweep
+from jaxvff.settings.overrides import Override, check_read, parse
 
 FOLDER = Path(jaxvff.configs.__file__).parent / "reproduce"
 
@@ -34,24 +35,52 @@ def overrides(name: str, extra: Iterable[str | Override]) -> list[list[Override]
     check_name(name, names(), "reproduce")
     preset = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
     users = parse(extra)
+    fixed = preset.get("fixed", [])
+    for o in users:
+        if any(o.name == f or o.name.startswith(f"{f}.") for f in fixed):
+            raise UserError(
+                f"{o.text} would change what {name} compares, its methods and games; use jaxvff "
+                f"train {o.text}"
+            )
     parts: list[list[Override]] = [[]]
     if "parts" in preset:
         asked = [o for o in users if o.swept and o.key == "method"]
         parts = _parts(preset["parts"], asked)
         users = [o for o in users if o not in asked]
-    fixed = preset.get("fixed", [])
-    set_by_user = {_typed_key(o) for o in users}
-    if other := [k for k in set_by_user if any(k == f or k.startswith(f"{f}.") for f in fixed)]:
-        raise UserError(f"{min(other)}= is no part of {name}; train takes it")
-    shared = parse(preset["overrides"])
+    shared = parse(preset["overrides"], typed=False)
+    whole = [_with_users([*shared, *part], users, name) for part in parts]
+    return _read_somewhere(whole)
+
+
+def _with_users(own: list[Override], users: list[Override], name: str) -> list[Override]:
+    """A part's own overrides with the user's in place of those of the same key."""
+    swept, set_by_user = {o.key for o in own if o.swept}, {o.name for o in users}
+    for o in users:
+        if not o.swept and o.key in swept:
+            raise UserError(
+                f"{o.text} cannot replace the sweep of {name}; write sweep.{o.key}=[..]"
+            )
+    return [o for o in own if o.name not in set_by_user] + users
+
+
+def _read_somewhere(parts: list[list[Override]]) -> list[list[Override]]:
+    """The same parts, once it is sure that every key of the user's is read in one of them.
+
+    In those that do not read it, it counts as the preset's.
+
+    Raises:
+      UserError: no part reads a key.
+    """
+    idle = [[config.idle(one.config) for one in sweep.expand(_as_presets(p))] for p in parts]
+    check_read(parts[0], [keys for part in idle for keys in part])
     return [
-        [o for o in [*shared, *part] if _typed_key(o) not in set_by_user] + users for part in parts
+        [o._replace(typed=o.typed and not all(o.key in keys for keys in unread)) for o in part]
+        for part, unread in zip(parts, idle, strict=True)
     ]
 
 
-def _typed_key(o: Override) -> str:
-    """The key with "sweep.", since a value and a sweep of the same key are different requests."""
-    return f"sweep.{o.key}" if o.swept else o.key
+def _as_presets(part: list[Override]) -> list[Override]:
+    return [o._replace(typed=False) for o in part]
 
 
 def _parts(parts: list[dict[str, Any]], asked: list[Override]) -> list[list[Override]]:
@@ -62,7 +91,7 @@ def _parts(parts: list[dict[str, Any]], asked: list[Override]) -> list[list[Over
         check_name(method, every, "sweep.method")
     methods = [[m for m in part["methods"] if m in chosen] for part in parts]  # type: ignore[operator]
     return [
-        parse([f"sweep.method=[{','.join(some)}]", *part["overrides"]])
+        parse([f"sweep.method=[{','.join(some)}]", *part["overrides"]], typed=False)
         for part, some in zip(parts, methods, strict=True)
         if some
     ]

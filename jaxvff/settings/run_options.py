@@ -32,6 +32,7 @@ class RunOptions:
         "greedy episodes per report and seed, each from its own start",
         unit="episodes",
         low=1,
+        high=100_000,  # they are played side by side
     )
     checkpoint_interval: int = option(
         0,

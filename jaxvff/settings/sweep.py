@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import itertools
 from collections.abc import Iterable
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 from jaxvff.core.errors import UserError
 from jaxvff.settings import config
 from jaxvff.settings.config import OUTPUTS, Config
-from jaxvff.settings.overrides import GROUPS, Override, parse, sweeps
+from jaxvff.settings.overrides import GROUPS, Override, check_read, parse, sweeps
 
 
 class Labelled(NamedTuple):
@@ -43,28 +42,16 @@ def _expanded(given: _Given) -> tuple[Labelled, ...]:
     for name in ("seeds", *OUTPUTS):
         if name in swept:
             raise UserError(f"sweep.{name} is no sweep; {name}= takes one value")
-    fixed = [o for o in given if not o.swept]
-    composed: dict[Any, dict[str, Any]] = {}
+    named = config.names(given)
     out = []
     for values in itertools.product(*swept.values()):
         label = dict(zip(swept, values, strict=True))
-        names = {k: v for k, v in label.items() if k in GROUPS}
-        key = tuple(names.items())
-        if key not in composed:  # Hydra composes slowly; what is no group is set on a copy
-            named = [Override(k, v, f"{k}={v}") for k, v in names.items()]
-            composed[key] = config.compose_dict([*fixed, *named])
-        settings = copy.deepcopy(composed[key])
-        for name, setting in label.items():
+        names = named | {k: v for k, v in label.items() if k in GROUPS}
+        settings = config.compose(names)
+        config.put_all(settings, given)
+        for name, value in label.items():
             if name not in names:
-                _set(settings, name, setting)
-        out.append(Labelled(label, config.build(settings)))
+                config.put(settings, name, value)
+        out.append(Labelled(label, Config(**settings)))
+    check_read(given, [config.idle(one.config) for one in out])
     return tuple(out)
-
-
-def _set(values: dict[str, Any], key: str, setting: object) -> None:
-    *path, last = key.split(".")
-    for part in path:
-        values = values.setdefault(part, {})
-        if not isinstance(values, dict):
-            raise UserError(f"sweep.{key}: {part} has no parts")
-    values[last] = setting

@@ -32,8 +32,8 @@ class SearchingLoss:
     """What both losses share: a budget for the search, and a margin between utilities."""
 
     margin: float = option(0.1, "least lead of the best action's utility", low=0, above=True)
-    restarts: int = option(2, "random joint actions that a search starts from", low=1)
-    sweeps: int = option(1, "turns of each agent in a search", low=1)
+    restarts: int = option(2, "random joint actions that a search starts from", low=1, high=1000)
+    sweeps: int = option(1, "turns of each agent in a search", low=1, high=1000)
 
     @property
     def budget(self) -> Budget:
