@@ -188,8 +188,8 @@ TYPES_AND_RANGES: list[Mistake] = [
     ("stability points=1.5", "points=1.5 must be a whole number", "200"),
     ("stability fixed_mixer=5", "fixed_mixer=5 must be true or false", "false"),
     ("stability temperatures=1", "temperatures=1 must be a list", "[0.1"),
-    ("stability 'temperatures=[1,x]'", "temperatures=[1, 'x'] must be numbers", "[0.1,1]"),
-    ("stability 'temperatures=[true]'", "temperatures=[True] must be numbers", "[0.1,1]"),
+    ("stability 'temperatures=[1,x]'", "temperatures=[1, 'x'] must be positive numbers", "[0.1,1]"),
+    ("stability 'temperatures=[true]'", "temperatures=[True] must be positive numbers", "[0.1,1]"),
     # Ranges
     ("train seeds=0", "seeds=0 is out of range", "[1, "),
     ("train seeds=-3", "seeds=-3 is out of range", "[1, "),
@@ -263,12 +263,12 @@ TYPES_AND_RANGES: list[Mistake] = [
     ("stability points=1000000000", "points=1000000000 is out of range", "[2, 10000]"),
     ("stability embed_dim=1000000000", "embed_dim=1000000000 is out of range", "[1, 256]"),
     ("stability updates=99999999999", "updates=99999999999 is out of range", "1000000000]"),
-    ("stability 'temperatures=[0]'", "temperatures=[0] must be numbers in", "[0.1,1]"),
-    ("stability 'temperatures=[]'", "temperatures=[] must be numbers in", "[0.1,1]"),
+    ("stability 'temperatures=[0]'", "temperatures=[0] must be positive numbers", "[0.1,1]"),
+    ("stability 'temperatures=[]'", "temperatures=[] must be positive numbers", "[0.1,1]"),
     ("stability epsilon=2", "epsilon=2 is out of range", "[0, 1]"),
     ("stability lr=1e39", "lr=1e+39 is out of range", "(0, 1000000]"),
     ("stability game=random n_agents=30", "n_agents=30 is out of range", "[2, 8]"),
-    ("stability game=random n_agents=6", "n_actions=3 to the power n_agents=6", "take fewer"),
+    ("stability game=random n_agents=6", "n_actions=3 to the power n_agents=6", "at most 256"),
 ]
 IDLE: list[Mistake] = [
     ("train env.n_agents=3", "env.n_agents=3 does nothing with env.game='a'", "env.game=random"),

@@ -171,7 +171,7 @@ def test_noises_and_seeds_share_a_program_and_other_sizes_do_not() -> None:
         ({"states": 0}, "env.states=0 is out of range; expected a value in [1, ∞)"),
         ({"states": 2.5}, "env.states=2.5"),
         ({"features": 0}, "env.features=0"),
-        ({"features": True}, "env.features=True"),
+        ({"features": True}, "env.features=true"),
         ({"noise": -1.0}, "env.noise=-1.0 is out of range; expected a value in [0, ∞)"),
         ({"noise": float("nan")}, "env.noise=nan"),
         ({"noise": float("inf")}, "env.noise=inf"),

@@ -29,7 +29,7 @@ def run(args: list[str]) -> int:
     """Time the program for each number of lanes."""
     texts, own = overrides.split(args, "lanes", "seconds")
     lanes, seconds = _numbers(own)
-    given = overrides.parse(texts)
+    given = overrides.parse(texts, typed=True)
     _check_keys(given)
     parts = [[*given, *overrides.parse([f"seeds={n}"])] for n in lanes]
     configs = [sweep.expand(part)[0].config for part in parts]

@@ -12,6 +12,6 @@ def run(args: list[str]) -> int:
     name, rest = (args[0], args[1:]) if args else ("nothing", [])
     check_name(name, presets.names(), "reproduce")
     texts, own = overrides.split(rest, *OWN)
-    given = overrides.parse(texts)
+    given = overrides.parse(texts, typed=True)
     parts = [] if "resume" in own else presets.overrides(name, given)
     return begin(f"reproduce {name}", parts, given, own)

@@ -18,7 +18,7 @@ OWN = ("resume", "trust")  # the keys of the command itself
 def run(args: list[str]) -> int:
     """Train what the arguments ask for, or go on with the run that `resume=` names."""
     texts, own = overrides.split(args, *OWN)
-    given = overrides.parse(texts)
+    given = overrides.parse(texts, typed=True)
     return begin("train", [given], given, own)
 
 

@@ -155,8 +155,9 @@ def check_value(option: Option, value: object, prefix: str = "") -> None:
         )
     within = about.within(option.kind)
     if isinstance(value, (int, float)) and not isinstance(value, bool) and not within.holds(value):
+        missed = within if about.holds(value) or not about.interval else about
         raise UserError(
-            f"{key}={shown(value)} is out of range; expected a value in {within.interval}, such as "
+            f"{key}={shown(value)} is out of range; expected a value in {missed.interval}, such as "
             f"{text_of(_example(option))}"
         )
 

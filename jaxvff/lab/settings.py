@@ -126,13 +126,13 @@ class StabilityOptions:
         check(self)
         if not self.temperatures or not all(map(_is_temperature, self.temperatures)):
             raise UserError(
-                f"temperatures={shown(self.temperatures)} must be numbers in [1e-06, 1e+06], such "
-                "as [0.1,1]"
+                f"temperatures={shown(self.temperatures)} must be positive numbers in "
+                "[1e-06, 1e+06], such as [0.1,1]"
             )
         if self.name == "random" and self.n_actions**self.n_agents > MAX_JOINT_ACTIONS:
             raise UserError(
-                f"n_actions={self.n_actions} to the power n_agents={self.n_agents} is more joint "
-                f"actions than the lab takes, {MAX_JOINT_ACTIONS}; take fewer"
+                f"n_actions={self.n_actions} to the power n_agents={self.n_agents} joint actions "
+                f"are too many for the lab; at most {MAX_JOINT_ACTIONS}"
             )
 
     def table(self) -> np.ndarray:
@@ -176,7 +176,7 @@ def load(texts: list[str], only_claims: bool = False) -> StabilityOptions:
     Raises:
       UserError: an unknown key, a wrong type or a value out of range; one that nothing reads.
     """
-    given = overrides.parse(texts)
+    given = overrides.parse(texts, typed=True)
     known = {each.name: each for each in options_of(StabilityOptions)}
     check_keys([o.key for o in given], known, "", "the stability lab")
     if swept := [o for o in given if o.swept]:

@@ -46,7 +46,7 @@ def read(folder: Path, command: str | None = None) -> tuple[str, list[list[Overr
         raise UserError(f"{folder} is no run folder: it has no readable {NAME}") from error
     if command not in (None, made_by):
         raise UserError(f"{folder} is of another command; use jaxvff {made_by} resume={folder}")
-    return made_by, [parse(part, typed=False) for part in parts]
+    return made_by, [parse(part) for part in parts]
 
 
 def _are_parts(parts: object) -> bool:

@@ -22,9 +22,9 @@ class Override(NamedTuple):
     value: object  # as it reads without knowing the option; of a sweep: the list of values
     text: str  # as it was typed
     swept: bool = False
-    # The user asks for it now: it may not be there twice, and something has to read it. False: a
-    # preset, or an earlier sitting of a run, has it.
-    typed: bool = True
+    # On this command line: it may not be there twice, and something has to read it. False: from a
+    # preset, an earlier sitting of a run, or Python, where later ones replace earlier ones.
+    typed: bool = False
 
     @property
     def name(self) -> str:
@@ -37,7 +37,7 @@ class Override(NamedTuple):
         return self.text.partition("=")[2]
 
 
-def parse(given: Iterable[str | Override], typed: bool = True) -> list[Override]:
+def parse(given: Iterable[str | Override], typed: bool = False) -> list[Override]:
     """Read overrides; those that are parsed already stay as they are.
 
     Values are in Hydra's grammar: numbers, true, null, [1,2], {a: 1}. What is not, and does not
@@ -45,7 +45,7 @@ def parse(given: Iterable[str | Override], typed: bool = True) -> list[Override]
 
     Args:
       given: texts or overrides.
-      typed: whether the user asks for them now, see Override.
+      typed: whether the texts come from the command line, see Override.
 
     Raises:
       UserError: a text that is no key=value, or one that has several values; a key that is typed
@@ -106,7 +106,7 @@ def check_read(given: Iterable[Override], idle: Sequence[Mapping[str, str]]) -> 
     """Refuse what the user typed and nothing reads.
 
     Args:
-      given: overrides; those of presets and of earlier sittings may be idle.
+      given: overrides; those that are not `typed` may be idle.
       idle: of each sweep value, the keys that nothing reads with the reason (core.options.idle).
 
     Raises:

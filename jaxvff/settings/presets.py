@@ -47,7 +47,7 @@ def overrides(name: str, extra: Iterable[str | Override]) -> list[list[Override]
         asked = [o for o in users if o.swept and o.key == "method"]
         parts = _parts(preset["parts"], asked)
         users = [o for o in users if o not in asked]
-    shared = parse(preset["overrides"], typed=False)
+    shared = parse(preset["overrides"])
     whole = [_with_users([*shared, *part], users, name) for part in parts]
     return _read_somewhere(whole)
 
@@ -91,7 +91,7 @@ def _parts(parts: list[dict[str, Any]], asked: list[Override]) -> list[list[Over
         check_name(method, every, "sweep.method")
     methods = [[m for m in part["methods"] if m in chosen] for part in parts]  # type: ignore[operator]
     return [
-        parse([f"sweep.method=[{','.join(some)}]", *part["overrides"]], typed=False)
+        parse([f"sweep.method=[{','.join(some)}]", *part["overrides"]])
         for part, some in zip(parts, methods, strict=True)
         if some
     ]
