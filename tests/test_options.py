@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxvff.core import options
@@ -12,7 +13,8 @@ from jaxvff.core.errors import UserError
 from jaxvff.core.options import option, options_of
 from jaxvff.core.registry import Registry
 from jaxvff.envs import ENVS
-from jaxvff.settings import config, overrides, reference, sweep
+from jaxvff.runs.plan import plan
+from jaxvff.settings import build, config, overrides, reference, sweep
 from jaxvff.settings.config import COMPONENTS, TRACED, Config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,6 +112,68 @@ def test_a_registry_lists_without_importing_and_imports_on_demand() -> None:
         table["missing"]
     with pytest.raises(KeyError):
         table["other"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "value"),
+    [
+        ("run_dir=007", "007"), ("run_dir=1e3", "1e3"), ("run_dir=12", "12"), ("run_dir=1_0", "1_0"),
+        ("run_dir=größe", "größe"), ("run_dir=a=1", "a=1"), ("run_dir=a b #c", "a b #c"),
+        ("run_dir=~/r", "~/r"), ("run_dir=r(1)", "r(1)"), ("run_dir='a,b'", "a,b"),
+        ("run_dir=nan", "nan"), ("run_dir='null'", "null"), ("run_dir=null", None),
+        ("wandb=12", "12"), ("wandb=project", "project"), ("wandb=false", None),
+        ("wandb=False", None), ("wandb=None", None), ("wandb=none", None), ("wandb=null", None),
+        ('wandb=""', None), ("lr=1", 1.0), ("lr=1e-3", 0.001), ("seeds=3", 3), ("shared=False", False),
+    ],
+)  # fmt: skip
+def test_what_was_typed_is_what_its_option_takes(typed: str, value: object) -> None:
+    name = typed.partition("=")[0]
+    got = getattr(config.load([typed]), name)
+    assert got == value and type(got) is type(value)
+
+
+@pytest.mark.parametrize("typed", ["007", "1e3", "12", "größe.yaml", "g=1.yaml", "a b #1.yaml"])
+def test_the_path_of_an_environment_is_taken_as_it_was_typed(typed: str) -> None:
+    given = overrides.parse(["env=matrix/file", f"env.file={typed}"])
+    assert build.as_typed(config.load(given), given).env == {"kind": "matrix", "file": typed}
+
+
+def test_payoffs_are_read_from_a_path_with_strange_characters(tmp_path: Path) -> None:
+    for name in ("größe.yaml", "g=1.yaml", "a #b.yaml", "UPPER.YML"):
+        (tmp_path / name).write_text("[[1e3, -0.5], [+2, .5]]")
+        (job,) = plan(["env=matrix/file", f"env.file={tmp_path / name}"])
+        assert np.asarray(job.env.params).tolist() == [[1000, -0.5], [2, 0.5]]
+
+
+def test_an_option_is_idle_where_what_it_needs_is_another_value() -> None:
+    idle = config.idle(config.load([]))
+    assert idle["n_step"] == "with returns=td_lambda; it needs returns=n_step"
+    assert idle["lr_steps"] == "with lr_final=1; it needs another lr_final than 1"
+    assert {"priority_exponent", "rnd_lr", "temperature", "search_fraction"} <= idle.keys()
+    assert not {"td_lambda", "epsilon_end", "lr"} & idle.keys()
+    texts = ["returns=n_step", "lr_final=0.5", "replay=prioritised", "bonus=rnd", "explore=softmax",
+             "method=ordered_joint"]  # fmt: skip
+    idle = config.idle(config.load(texts))
+    assert idle.keys() == {"td_lambda", "epsilon_start", "epsilon_end", "epsilon_steps"}
+
+
+def test_an_option_has_to_be_read_by_one_value_of_a_sweep_not_by_all() -> None:
+    for texts in (
+        ["sweep.returns=[td_lambda,n_step]", "n_step=5"],
+        ["sweep.lr_final=[1.0,0.1]", "lr_steps=1000"],
+        ["sweep.method=[qmix,ordered_joint]", "search_fraction=0.3"],
+        ["sweep.env=[matrix/a,matrix/random]", "env.n_actions=4"],
+    ):
+        plan(overrides.parse(texts, typed=True))
+    with pytest.raises(UserError, match="does nothing"):
+        plan(overrides.parse(["sweep.env=[matrix/a,matrix/b]", "env.n_actions=4"], typed=True))
+
+
+def test_only_what_the_command_line_has_must_be_read_and_single() -> None:
+    """Files, earlier sittings and Python may set what another value of theirs leaves idle."""
+    assert config.load(["lr=1e-3", "lr=1e-4", "n_step=5"]).lr == 1e-4
+    with pytest.raises(UserError, match="given twice"):
+        overrides.parse(["lr=1e-3", "lr=1e-4"], typed=True)
 
 
 def test_an_override_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from jaxvff.core.errors import UserError
 from jaxvff.methods.table import METHODS
-from jaxvff.settings import presets
+from jaxvff.settings import overrides, presets, sweep
 from jaxvff.settings.overrides import Override
 
 
@@ -35,6 +35,17 @@ def test_a_part_trains_only_the_methods_that_the_user_asked_for() -> None:
 def test_the_users_values_replace_those_of_all_parts() -> None:
     for part in presets.overrides("beyond", ["seeds=4"]):
         assert [o.text for o in part if o.key == "seeds"] == ["seeds=4"]
+
+
+def test_a_key_of_the_users_has_to_be_read_by_one_part_not_by_all() -> None:
+    given = overrides.parse(["search_fraction=0.3"], typed=True)
+    parts = presets.overrides("beyond", given)
+    typed = [[o.typed for o in part if o.key == "search_fraction"] for part in parts]
+    assert typed == [[True]] * 6 + [[False]] * 3  # the ordered methods search, the others do not
+    for part in parts:
+        sweep.expand(part)
+    with pytest.raises(UserError, match=r"search_fraction=0\.3 does nothing"):
+        presets.overrides("beyond", overrides.parse(["sweep.method=[vdn]"], typed=True) + given)
 
 
 def test_a_method_that_no_part_has_is_refused() -> None:

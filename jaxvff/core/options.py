@@ -215,7 +215,7 @@ def idle(kind: type, values: Mapping[str, object], prefix: str = "") -> dict[str
     for o in known:
         unmet = [k for k, wanted in o.about.needs.items() if settings[k] not in wanted]
         if unmet:
-            now = f"{prefix}{unmet[0]}={shown(settings[unmet[0]])}"
+            now = f"{prefix}{unmet[0]}={text_of(settings[unmet[0]]):.60}"
             out[f"{prefix}{o.name}"] = f"with {now}; it needs {_needed(o.about, unmet[0], prefix)}"
     return out
 

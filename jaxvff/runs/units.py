@@ -1,0 +1,41 @@
+"""Whether the payoffs of a run have the size that its settings were chosen for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from jaxvff.runs.plan import Job
+
+USUAL = (1.0, 100.0)  # env units, largest |payoff|: see docs/decisions.md
+
+
+def lines(jobs: Sequence[Job]) -> list[str]:
+    """A line for each sweep value whose payoffs are far larger or smaller than usual.
+
+    Learning rates, the clipping of gradients, margins and the tolerance of a fitted table are
+    numbers in the units of the payoffs, so a game in other units is learned less well.
+
+    Args:
+      jobs: of the run. Games whose payoffs are no table are not looked at.
+    """
+    out = []
+    for value in (value for job in jobs for value in job.values):
+        if value.env.score is None:
+            continue
+        payoffs = jax.tree.leaves([value.env.params_for(seed) for seed in value.seeds])
+        largest = max(float(np.abs(x).max()) for x in payoffs)
+        if largest == 0 or USUAL[0] <= largest <= USUAL[1]:
+            continue
+        # To some ten, as in the published games.
+        factor = 10.0 ** round(math.log10(largest / 10))
+        label = " ".join(f"{k}={v}" for k, v in value.label.items() if k != "env.payoff")
+        out.append(
+            f"warning: the largest |payoff|{f' of {label}' if label else ''} is {largest:.3g}; the "
+            f"settings were chosen for {USUAL[0]:g} to {USUAL[1]:g}: divide the payoffs by "
+            f"{factor:g}, or expect other success rates"
+        )
+    return out
