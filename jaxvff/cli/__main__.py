@@ -1,7 +1,5 @@
 """`python -m jaxvff.cli`."""
 
-import sys
+from jaxvff.cli.program import program
 
-from jaxvff.cli.main import main
-
-sys.exit(main())
+program()

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
-from pathlib import Path
 
 from jaxvff.core.errors import UserError
 from jaxvff.core.registry import Registry
 
-# Before JAX starts: quiet the warnings about accelerators that a CPU build does not have.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+DEBUG = "--debug"  # anywhere on the command line: tracebacks on the screen
 
 # The arguments after the command -> the exit code
 COMMANDS: Registry[Callable[[list[str]], int]] = Registry(
@@ -29,8 +28,16 @@ COMMANDS: Registry[Callable[[list[str]], int]] = Registry(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line. Returns the exit code: 2 for a mistake in the arguments."""
-    command, *rest = (sys.argv[1:] if argv is None else argv) or ["--help"]
+    """The command line. Returns the exit code: 2 for a mistake in the arguments.
+
+    Args:
+      argv: what the user typed after `jaxvff`; None: what this process was started with.
+
+    Raises:
+      Exception: a fault of ours, which `program` tells.
+    """
+    given = sys.argv[1:] if argv is None else argv
+    command, *rest = [a for a in given if a != DEBUG] or ["--help"]
     if command == "--version":
         from jaxvff import __version__
 
@@ -48,14 +55,16 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(f"{bad[0]!r} is no key=value; see jaxvff {command} --help")
     try:
         return COMMANDS[command](rest)
-    except UserError as error:
-        return _fail(str(error))
-    except KeyboardInterrupt:
-        print("jaxvff: stopped; what was written is kept", file=sys.stderr)
-        return 130
-    except OSError as error:
-        name = f" ({Path(error.filename)})" if error.filename else ""
-        return _fail(f"{error.strerror or error}{name}; results written before are kept", code=1)
+    except KeyboardInterrupt:  # in a notebook: `program` leaves in another way
+        return _fail("stopped; what was written is kept", code=130)
+    except (UserError, OSError) as error:
+        if DEBUG in given:
+            traceback.print_exc()
+        if isinstance(error, UserError):
+            return _fail(str(error))
+        name = f" ({os.fsdecode(error.filename)})" if error.filename else ""
+        kept = "; ".join(getattr(error, "__notes__", ())) or "results written before are kept"
+        return _fail(f"{error.strerror or error}{name}; {kept}", code=1)
 
 
 def _is_name(command: str, argument: str, rest: list[str]) -> bool:

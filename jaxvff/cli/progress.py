@@ -35,7 +35,12 @@ def train_and_show(folder: Path, jobs: Sequence[Job], *, command: str, resume: b
     console = Console()
     estimate = memory.describe(memory.largest(jobs))
     console.print(estimate, style="dim", highlight=False, soft_wrap=True)
-    results = _train(console, folder, jobs, resume=resume)
+    go_on = resume_command(command, folder, jobs)
+    try:
+        results = _train(console, folder, jobs, resume=resume)
+    except Exception as error:
+        error.add_note(f"what was written is kept in {folder}; go on with: {go_on}")
+        raise
     complete = len(results) == sum(len(job.values) for job in jobs) and all(
         r.step >= r.value.config.n_iterations * r.value.config.steps_per_iteration for r in results
     )
@@ -53,10 +58,9 @@ def train_and_show(folder: Path, jobs: Sequence[Job], *, command: str, resume: b
 
         tables.print_results(console, found)
     if complete:
-        console.print(f"results: {folder}", soft_wrap=True)
+        console.print(f"results: {folder}", soft_wrap=True, markup=False)
         return 0
-    again = resume_command(command, folder, jobs)
-    console.print(f"interrupted; continue with: {again}", soft_wrap=True, markup=False)
+    console.print(f"interrupted; continue with: {go_on}", soft_wrap=True, markup=False)
     return 130
 
 

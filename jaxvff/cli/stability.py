@@ -48,5 +48,5 @@ def run(args: list[str]) -> int:
             rest = [n for n in names if n not in answers]
             bar.update(task, advance=1, description=rest[0] if rest else "done")
     report.show_all(console, asked, answers)
-    console.print(f"results: {folder}", soft_wrap=True)
+    console.print(f"results: {folder}", soft_wrap=True, markup=False)
     return 0
