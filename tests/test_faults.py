@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from jaxvff.core.errors import UserError
 from jaxvff.envs import custom
-from jaxvff.playing.host import process
+from jaxvff.playing.host import memory, process
 from jaxvff.playing.host.pool import Pool, TooManyFaults
 from jaxvff.runs import checkpoint, execute
 from jaxvff.runs.folder import CHECKPOINTS
@@ -119,15 +123,141 @@ def test_a_step_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
     assert "did not answer within 5 s" in reported[0]
 
 
-def test_a_game_that_talks_all_the_time_does_not_fill_the_disk(
-    monkeypatch: pytest.MonkeyPatch,
+def bytes_on_disk(pid: int) -> int:
+    """Of all files that a process has open, but for those it maps and shares with others."""
+    total = 0
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            where, status = os.readlink(link), os.stat(link)
+        except FileNotFoundError:  # closed meanwhile
+            continue
+        if stat.S_ISREG(status.st_mode) and status.st_nlink == 0 and "/dev/shm" not in where:
+            total += status.st_blocks * 512
+    return total
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts open files in /proc")
+def test_a_game_that_talks_all_the_time_neither_fills_the_disk_nor_the_memory() -> None:
+    """200 kB a step, 60 MB in all; the end of it is reported when the worker is lost."""
+    reported: list[str] = []
+    env = toy_game(crew(workers=1), fault="talk")
+    with Pool(env, 1, [0], reported.append) as pool:
+        play(pool, 300, 1)
+        settle(pool)
+        (pid,), (worker,) = pool.pids, pool._workers
+        assert bytes_on_disk(pid) + bytes_on_disk(os.getpid()) == 0
+        assert len(worker._tail._bytes) == process.LOG_TAIL
+        os.kill(pid, signal.SIGKILL)
+        play(pool, 1, 1)
+        settle(pool)
+        assert pool.restarts == 1
+    printed = reported[0].split("it printed:\n")[1]
+    assert "was killed by signal 9" in reported[0]
+    assert re.fullmatch(r"x{1900,2000} at step [0-4]; replaced", printed)
+
+
+def test_a_child_of_a_game_that_never_stops_printing_is_no_hindrance() -> None:
+    with Pool(toy_game(crew(workers=1), fault="chatter"), 1, [0]) as pool:
+        while len(pool._workers[0]._tail._bytes) < process.LOG_TAIL:  # until the child is there
+            assert play(pool, 100, 1) > 0
+        assert play(pool, 100, 1) > 0
+        assert len(pool._workers[0]._tail._bytes) == process.LOG_TAIL
+        assert pool.restarts == 0
+        pids = pool.pids
+    assert not alive(pids)
+
+
+def test_memory_of_games_is_reserved_in_ram_or_else_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "LOG_CHECK_INTERVAL", 8)
-    with Pool(toy_game(crew(workers=1), fault="talk"), 1, [0]) as pool:
-        play(pool, 300, 1)  # 2 MB or more
-        assert (
-            os.fstat(pool._workers[0]._log.fileno()).st_blocks * 512 < 1.2 * process.MAX_LOG_BYTES
-        )
+    """Where it were not reserved, a worker that writes beyond what there is would be killed."""
+    told: list[str] = []
+    with memory.shared_file(1 << 20, told.append) as file:
+        assert os.fstat(file.fileno()).st_blocks * 512 >= 1 << 20
+        assert os.fstat(file.fileno()).st_size == 1 << 20
+    assert told == []
+
+    ram, disk = tmp_path / "ram", tmp_path / "disk"
+    ram.mkdir()
+    disk.mkdir()
+    free = {ram: 1_000_000, disk: 10_000_000}
+    monkeypatch.setattr(memory, "RAM", ram)
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda folder: SimpleNamespace(free=free[Path(folder)])
+    )
+    with memory.shared_file(2_000_000, told.append) as file:
+        assert str(disk) in os.readlink(f"/proc/self/fd/{file.fileno()}")
+    assert told == [
+        f"the games' episodes (2 MB) are kept on disk, in {disk}, which may be slower: "
+        f"{ram} has 1 MB free; a larger {ram} (docker run --shm-size=1g) avoids that"
+    ]
+    with pytest.raises(
+        UserError, match=rf"need 20 MB .*{ram} has 1 MB free, {disk} has 10 MB free; lower n_envs"
+    ):
+        memory.shared_file(20_000_000, told.append)
+    assert list(ram.iterdir()) == list(disk.iterdir()) == []
+
+
+def test_a_limit_for_files_is_answered_in_a_sentence() -> None:
+    """RLIMIT_FSIZE, in a process of its own: a quota that says nothing before a file is made."""
+    script = """
+        import resource
+        from jaxvff.playing.host import memory
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+        try:
+            memory.shared_file(1 << 21, print)
+        except memory.UserError as error:
+            print("refused:", error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True
+    )
+    assert done.stdout.startswith("refused: the games' episodes need 2.1 MB that are shared")
+
+
+def test_an_absurd_length_of_episodes_is_refused_before_anything_is_allocated() -> None:
+    env = toy_game()
+    endless = env._replace(spec=env.spec._replace(episode_limit=10**15))
+    with pytest.raises(UserError, match=r"the games' episodes need .* TB .* the longest episode"):
+        Pool(endless, 2, [0])
+
+
+SMALL_SHM = """
+    mount -t tmpfs -o size=1m tmpfs /dev/shm || exit 77
+    exec "$0" -c '
+    from jaxvff.core.types import HostEnv
+    from tests.hosts import *
+    if __name__ == "__main__":
+        env = toy_game(crew(workers=2))
+        env = env._replace(options={"width": 20000}, spec=env.spec._replace(obs_size=20000))
+        with Pool(env, 2, [0], print) as pool:
+            print("restarts", pool.restarts, "episodes", play(pool, 12, 1))
+    '
+"""
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("unshare") is None,
+    reason="mounts a small /dev/shm, which needs root and unshare",
+)
+def test_a_small_dev_shm_is_no_reason_to_die() -> None:
+    """1 MB, as in drill 13: the workers were killed by SIGBUS, eleven times."""
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run(
+        ["unshare", "-m", "bash", "-c", textwrap.dedent(SMALL_SHM), sys.executable],
+        capture_output=True,
+        text=True,
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    if done.returncode in (1, 77) and "unshare" in done.stderr + "mount" in done.stderr:
+        pytest.skip(f"no mounts here: {done.stderr.strip()}")
+    told, played = done.stdout.splitlines()
+    assert told.startswith("the games' episodes (1.92 MB) are kept on disk")
+    assert "/dev/shm has 1.05 MB free; a larger /dev/shm (docker run --shm-size=1g)" in told
+    assert re.fullmatch(r"restarts 0 episodes ([4-9]|\d\d)", played)
 
 
 def test_too_many_faults_stop_the_pool() -> None:

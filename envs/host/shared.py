@@ -5,6 +5,7 @@ A file without a name leaves nothing behind, however its processes end.
 
 from __future__ import annotations
 
+import math
 import mmap
 from typing import NamedTuple
 
@@ -56,7 +57,7 @@ def layout(spec: Spec, n_games: int) -> tuple[dict[str, Block], int]:
     blocks, offset = {}, 0
     for name, (shape, dtype) in fields.items():
         blocks[name] = Block(offset, shape, dtype)
-        n_bytes = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+        n_bytes = math.prod(shape) * np.dtype(dtype).itemsize  # of any size: no int64
         offset += -(-n_bytes // ALIGN) * ALIGN  # rounded up to whole cache lines
     return blocks, max(offset, ALIGN)
 

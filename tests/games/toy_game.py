@@ -1,6 +1,8 @@
 """tests/toy.py as a game on the host, with faults on demand. Runs in a worker: NumPy only."""
 
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -16,20 +18,25 @@ class Toy(Game):
 
     Args of the constructor:
       seed: not used; the toy draws nothing.
-      fault: what goes wrong: "die", "hang", "raise", "talk", "nan", "shape", "stuck" or "reward".
-      at_step: the step of an episode at which it does ("talk": at every step).
+      fault: what goes wrong: "die", "hang", "raise", "talk" (200 kB at every step), "chatter" (a
+        child that never stops printing), "nan", "shape", "stuck" or "reward".
+      at_step: the step of an episode at which it does.
       episodes: the numbers of the episodes in which it does; None: in all of them.
       once: a path; only the process that creates this file has the fault, and only once.
       pause: seconds that every step takes.
+      width: entries of an observation, three of them used.
     """
 
     spec = Spec(
         n_agents=2, n_actions=3, obs_size=3, state_size=2, episode_limit=5, results=("win_rate",)
     )
 
-    def __init__(self, seed, fault="", at_step=2, episodes=None, once=None, pause=0.0):
+    def __init__(self, seed, fault="", at_step=2, episodes=None, once=None, pause=0.0, width=3):
         self.fault, self.at_step, self.episodes, self.once = fault, at_step, episodes, once
         self.pause, self.episode = pause, -1
+        self.spec = self.spec._replace(obs_size=width)
+        if fault == "chatter":
+            subprocess.Popen([sys.executable, "-c", "while True: print('x' * 1000)"])
 
     def reset(self):
         self.episode += 1
@@ -39,7 +46,7 @@ class Toy(Game):
     def step(self, action):
         time.sleep(self.pause)
         if self.fault == "talk":
-            print("x" * 10_000, flush=True)
+            print("x" * 200_000, "at step", self.count, flush=True)
         self.total += int(action[0]) + int(action[1])
         assert action[1] != 2 or self.count % 2 == 0, "the action is not available"
         self.count += 1
@@ -55,7 +62,8 @@ class Toy(Game):
 
     def view(self):
         now = np.array([self.count, self.total], np.float32)
-        obs = np.concatenate([np.tile(now, (2, 1)), np.arange(2.0)[:, None]], 1)
+        obs = np.zeros((2, self.spec.obs_size))
+        obs[:, :2], obs[:, 2] = now, np.arange(2)
         avail = np.ones((2, 3), bool)
         avail[1, 2] = self.count % 2 == 0
         return View(obs.astype(np.float32), now, avail)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import os
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -18,6 +15,7 @@ from jaxvff.core.errors import UserError
 from jaxvff.core.types import HostEnv
 from jaxvff.envs.host import shared
 from jaxvff.envs.host.game import Spec
+from jaxvff.playing.host.memory import shared_file
 from jaxvff.playing.host.process import Worker, WorkerLost
 
 START_TIMEOUT_S = 300.0  # for all games of a worker to begin; StarCraft II takes long to start
@@ -61,21 +59,20 @@ class Pool:
           n_games: E.
           seed: entropy for all games. Each game derives its own seed from this, its number, and
             how many workers it has lost.
-          on_fault: called with a line of text for every worker lost and every episode rejected.
+          on_fault: called with a line of text for every worker lost and every episode rejected,
+            and if the memory of the games is on disk.
 
         Raises:
-          UserError: a worker did not start.
+          UserError: a worker did not start, or there is no room for the games' episodes.
         """
         self._env, self._n_games, self._seed, self._on_fault = env, n_games, seed, on_fault
         self.restarts, self.rejected = 0, 0
         self._fault_times: deque[float] = deque()  # within the last `restart_minutes`
         self._lost_workers = np.zeros(n_games, int)  # [E]
 
-        # The memory that all processes share: a file without a name, if possible in RAM.
+        # The memory that all processes share.
         self._spec = _host_spec(env)
-        folder = "/dev/shm" if Path("/dev/shm").is_dir() else None
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  (closed in `close`)
-        os.truncate(self._file.fileno(), shared.layout(self._spec, n_games)[1])
+        self._file = shared_file(shared.layout(self._spec, n_games)[1], on_fault)
         self.staged = shared.arrays(self._spec, n_games, self._file.fileno())
         self.staged.active[:] = True
 

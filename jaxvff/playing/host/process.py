@@ -23,16 +23,15 @@ import os
 import select
 import signal
 import subprocess
-import tempfile
+import threading
 import time
 from collections import deque
 
 from jaxvff.envs import hosted
 
 POLL_S = 0.2  # between two checks whether a silent process is still alive
-LOG_TAIL = 2000  # bytes of a worker's output that are shown when it is lost
-MAX_LOG_BYTES = 1 << 20  # of a worker's output that stay on disk
-LOG_CHECK_INTERVAL = 4096  # answers between two checks of how much there is
+LOG_TAIL = 2000  # bytes of a worker's output that are kept, and shown when it is lost
+LAST_WORDS_S = 0.5  # to read what a process has printed that has ended; its children may live on
 
 
 class WorkerLost(Exception):
@@ -40,7 +39,7 @@ class WorkerLost(Exception):
 
 
 class Worker:
-    """A process and its pipes. What it prints goes to a temporary file, for error messages."""
+    """A process and its pipes. The end of what it prints is kept, for error messages."""
 
     def __init__(self, python: str, order: dict[str, object], memory_fd: int) -> None:
         """Start the process; the first `wait` returns when its games have begun.
@@ -50,10 +49,10 @@ class Worker:
           order: what the worker plays, see `Pool`; the file descriptors are added here.
           memory_fd: file descriptor of the shared arrays.
         """
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed in `kill`)
         requests, self._requests = os.pipe()  # ours is the end that writes
         self._answers, answers = os.pipe()
         lifeline, self._lifeline = os.pipe()
+        printed, prints = os.pipe()
         descriptors = {
             "go": requests,
             "answer": answers,
@@ -65,7 +64,7 @@ class Worker:
                 hosted.command(python, {**order, **descriptors}),
                 pass_fds=tuple(descriptors.values()),
                 stdin=subprocess.DEVNULL,
-                stdout=self._log,
+                stdout=prints,
                 stderr=subprocess.STDOUT,
                 env=hosted.environment(),
                 # A session of its own: Ctrl-C reaches only the pool, and `kill` reaches all
@@ -73,12 +72,13 @@ class Worker:
                 start_new_session=True,
             )
         finally:
-            for descriptor in (requests, answers, lifeline):
+            for descriptor in (requests, answers, lifeline, prints):
                 os.close(descriptor)
+        self._tail = _Tail(printed)
+        self._ended = False  # `kill` was called
         self._unread = b""  # the start of a line whose end has not come yet
         self._asked_at = deque([time.monotonic()])  # one for every answer that is still to come
         self._answered_at = 0.0  # when the last answer came
-        self._n_answers = 0
 
     @property
     def pid(self) -> int:
@@ -107,9 +107,6 @@ class Worker:
         while b"\n" not in self._unread:
             self._read_more(deadline, timeout_s)
         self._answered_at = time.monotonic()
-        self._n_answers += 1
-        if self._n_answers % LOG_CHECK_INTERVAL == 0:
-            self._shorten_log()
         line, _, self._unread = self._unread.partition(b"\n")
         answer = json.loads(line) if line else {}
         if "failed" in answer:
@@ -118,14 +115,14 @@ class Worker:
 
     def kill(self) -> None:
         """End the process and all that it has started; without effect the second time."""
-        if self._log.closed:
+        if self._ended:
             return
+        self._ended = True
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
         for descriptor in (self._requests, self._answers, self._lifeline):
             os.close(descriptor)
-        self._log.close()
 
     def _read_more(self, deadline: float, timeout_s: float) -> None:
         """Read what the worker has written; if nothing came, check that it lives and has time."""
@@ -141,16 +138,33 @@ class Worker:
         elif left_s <= 0:
             raise WorkerLost(f"did not answer within {timeout_s:g} s")
 
-    def _shorten_log(self) -> None:
-        """Give back the disk space of a long log. The process goes on writing where it was."""
-        if os.fstat(self._log.fileno()).st_blocks * 512 > MAX_LOG_BYTES:
-            os.ftruncate(self._log.fileno(), 0)
-
     def _how_it_ended(self) -> str:
         """Exit code or signal of the process, and the end of what it printed."""
         code = self._process.wait()
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(0, self._log.tell() - LOG_TAIL))
-        printed = self._log.read().decode(errors="replace").strip()
+        printed = self._tail.text()
         return f"{how}; it printed:\n{printed}" if printed else how
+
+
+class _Tail:
+    """The end of what a process and its children print, read by a thread.
+
+    A game may print as much as it likes: nothing of it is written to disk, and it never waits for
+    the pool, which may be busy.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        """`descriptor` is the end of the pipe that is read; closed when nobody can write to it."""
+        self._bytes = b""
+        self._thread = threading.Thread(target=self._read, args=(descriptor,), daemon=True)
+        self._thread.start()
+
+    def text(self) -> str:
+        """Its last LOG_TAIL bytes, as text. Call it when the process has ended."""
+        self._thread.join(LAST_WORDS_S)
+        return self._bytes.decode(errors="replace").strip()
+
+    def _read(self, descriptor: int) -> None:
+        with os.fdopen(descriptor, "rb", buffering=0) as pipe:
+            while part := pipe.read(1 << 16):
+                self._bytes = (self._bytes + part)[-LOG_TAIL:]
