@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import shlex
@@ -83,6 +84,8 @@ def _write_log(text: str) -> Path | None:
 
 
 def _remove_old_logs(folder: Path) -> None:
-    """All but the newest; the names begin with their dates."""
-    for old in sorted(folder.glob(f"{PREFIX}*.log"))[:-KEPT_LOGS]:
-        old.unlink(missing_ok=True)
+    """All but the newest."""
+    with contextlib.suppress(FileNotFoundError):  # another process removes them as well
+        logs = sorted(folder.glob(f"{PREFIX}*.log"), key=lambda path: path.stat().st_mtime_ns)
+        for old in logs[:-KEPT_LOGS]:
+            old.unlink()

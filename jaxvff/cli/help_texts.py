@@ -29,7 +29,7 @@ first runs
   jaxvff train 'sweep.epsilon_end=[0.1,0.3,1.0]'     a sweep, as one compiled program
   jaxvff train resume=runs/<folder>                  go on where a run was interrupted
 
-`jaxvff <command> --help` lists the keys of a command.
+`jaxvff <command> --help` lists the keys of a command. --debug shows the traceback of a fault.
 """
 
 TRAIN = """\

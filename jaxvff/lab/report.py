@@ -71,7 +71,7 @@ def _table(title: str, texts: Iterable[str], figures: Iterable[str], caption: st
     for name in texts:
         table.add_column(name, no_wrap=True)
     for name in figures:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     return table
 
 
@@ -188,7 +188,7 @@ def _claims(rows: list[Row]) -> Table:
     table = Table(title="The paper's claims and exact figures (docs/theory.md)", show_lines=True)
     for name in ("claim", "the paper", "exactly"):
         table.add_column(name)
-    table.add_column("holds", justify="right")
+    table.add_column("holds", justify="right", overflow="fold")
     for row in rows:
         left_out = f", {row['left_out']} left out" if row["left_out"] else ""
         share = f"{row['holds']} of {row['cases']}{left_out}"

@@ -117,7 +117,9 @@ def _rates_table(entries: Sequence[Entry]) -> Table:
     n = len(entries[0].record.seed)
     table = Table(title=f"Table 1 over {n} seeds: share of seeds, 95 % Wilson interval")
     for heading in ("method", "game", *tables.RATES.values(), "paper"):
-        table.add_column(heading, justify="left" if heading in ("method", "game") else "right")
+        table.add_column(
+            heading, justify="left" if heading in ("method", "game") else "right", overflow="fold"
+        )
     for entry in entries:
         rates = (tables.rate_text(entry.record.rates[name]) for name in tables.RATES)
         table.add_row(entry.record.method, entry.game, *rates, _verdict(entry))

@@ -42,9 +42,9 @@ def scores_table(episodes: Sequence[EpisodeRecord]) -> Table:
         if any(name in r.aggregate and r.aggregate[name].n for r in episodes)
     }
     table = Table(title="Greedy episodes: interquartile mean over seeds, 95 % bootstrap interval")
-    table.add_column("run")
+    table.add_column("run", overflow="fold")
     for heading in ("env steps", *shown.values(), "seeds", "stopped"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for r in episodes:
         steps = f"{int(np.median(r.env_steps)):,}"
         scores = (score_text(r.aggregate.get(name)) for name in shown)
@@ -64,9 +64,9 @@ def score_text(score: Aggregate | None) -> str:
 def rates_table(games: Sequence[TableRecord]) -> Table:
     """The shares of seeds with their intervals, a row per sweep value."""
     table = Table(title="Share of seeds, with 95 % Wilson interval")
-    table.add_column("run")
+    table.add_column("run", overflow="fold")
     for heading in (*RATES.values(), "seeds"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for r in games:
         table.add_row(r.title, *(rate_text(r.rates[name]) for name in RATES), str(len(r.seed)))
     return table
@@ -115,7 +115,7 @@ def _grid(name: str, values: np.ndarray, utilities: np.ndarray | None) -> Table:
     table = Table(title=name, title_justify="left")
     table.add_column(r"u1 \ u2" if utilities is None else r"Q1 \ Q2")
     for j in range(values.shape[1]):
-        table.add_column(margin(1, j), justify="right")
+        table.add_column(margin(1, j), justify="right", overflow="fold")
     for i, row in enumerate(values):
         cells = [number(x) for x in row]
         cells = [f"[bold green]{c}[/]" if (i, j) == best else c for j, c in enumerate(cells)]
@@ -136,7 +136,7 @@ def _joint_actions(true: np.ndarray, learned: np.ndarray, utilities: np.ndarray)
     largest = [np.unravel_index(i, true.shape) for i in order]
     table = Table(title="largest payoffs, then the greedy joint action")
     for heading in ("joint action", "true", "learned"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for cell in [*largest, greedy(utilities)]:
         name = " ".join(str(int(action)) for action in cell)
         table.add_row(name, f"{true[cell]:.2f}", f"{learned[cell]:.2f}")
