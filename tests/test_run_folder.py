@@ -208,7 +208,7 @@ def test_a_line_that_is_no_report_is_named_and_nothing_is_dropped(
 def test_runs_of_the_same_second_have_folders_of_their_own(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time, "strftime", lambda form: "now")
-    names = [runs.fresh_folder("qmix").name for _ in range(12)]
+    names = [runs.new_folder(None, "qmix").name for _ in range(12)]
     assert names == ["now_qmix", *(f"now_qmix_{i}" for i in range(2, 13))]
 
 

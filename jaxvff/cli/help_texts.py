@@ -34,7 +34,7 @@ first runs
 
 TRAIN = """\
 usage: jaxvff train [key=value ...]          (Hydra overrides)
-       jaxvff train resume=<run folder> [total_steps=<more>]
+       jaxvff train resume=<run folder> [total_steps=<more>] [trust=true]
 
 {keys}
   sweep.<key>=[...]   any key; those marked * (and payoffs) share one compiled program
@@ -42,10 +42,11 @@ Defaults, units, ranges and what each key does: docs/configuration.md. Ctrl-C sa
 """
 
 EVALUATE = """\
-usage: jaxvff evaluate run=<run folder> [render=true [seed=<n>] [episodes=1]]
+usage: jaxvff evaluate run=<run folder> [render=true [seed=<n>] [episodes=1]] [trust=true]
 
 Restores the newest checkpoint, plays greedily, and prints what was learned: for matrix games the
 learned table of the median seed and the shares of seeds. Without render no file changes.
+A run that names code (env.entry=, env.python=) is refused without trust=true: docs/runs.md.
 
 render=true also writes greedy_*.gif there, the first greedy episodes of a seed (default: the first)
 of each sweep value, and says how they ended. SMAX, MPE, overcooked and football can be drawn.

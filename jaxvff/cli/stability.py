@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
-
 from jaxvff.cli.start import importing
 
 
@@ -26,10 +23,8 @@ def run(args: list[str]) -> int:
         )
 
         from jaxvff.lab import questions, report
-        from jaxvff.runs.folder import make_folder
-    name = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_stability_{asked.name}"
-    folder = Path(asked.run_dir or Path("runs") / name)
-    make_folder(folder)
+        from jaxvff.runs.folder import new_folder
+    folder = new_folder(asked.run_dir, f"stability_{asked.name}")
     report.write_settings(folder, asked)
     console, answers = Console(), {}
     names = questions.CLAIM_QUESTIONS if only_claims else questions.QUESTIONS

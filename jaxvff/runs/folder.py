@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shlex
 import time
 from collections.abc import Iterable, Sequence
@@ -38,43 +37,40 @@ def new_run(*parts: Part, command: str = "train") -> tuple[Path, list[Job]]:
     jobs = _planned(parsed)
     first = jobs[0].config
     _check(jobs)
-    if first.run_dir is None:
-        folder = fresh_folder(first.method["name"])
-    else:
-        folder = Path(first.run_dir)
-        make_folder(folder)
+    folder = new_folder(first.run_dir, first.method["name"])
     inputs.keep(folder / inputs.FOLDER, (v.config.env for job in jobs for v in job.values))
     run_file.write(folder, command, parsed)
     return folder, jobs
 
 
-def make_folder(folder: Path) -> None:
-    """A new folder for results, or a UserError; one that exists is never written into."""
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        raise UserError(
-            f"run_dir={str(folder)!r} exists; name another folder, or resume={folder}"
-        ) from None
-    except OSError as error:
-        raise UserError(f"run_dir={str(folder)!r} cannot be made: {error.strerror}") from error
+def new_folder(run_dir: str | None, name: str) -> Path:
+    """A new folder for results; one that exists is never written into.
 
+    Args:
+      run_dir: that the user named; None: runs/<date>_<name>, with a number where several begin in
+        the same second.
+      name: of what is run.
 
-def fresh_folder(name: str) -> Path:
-    """A new folder runs/<date>_<name>, with a number where others begin in the same second."""
-    stem = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{name}"
-    for number in itertools.count(1):
-        folder = Path("runs") / (stem if number == 1 else f"{stem}_{number}")
+    Raises:
+      UserError: it exists, or cannot be made.
+    """
+    stem = Path("runs") / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{name}"
+    number, folder = 1, stem if run_dir is None else Path(run_dir)
+    while True:
         try:
             folder.mkdir(parents=True)
+            return folder
         except FileExistsError:
-            continue
+            if run_dir is not None:
+                raise UserError(
+                    f"run_dir={run_dir!r} exists; name another folder, or resume={run_dir}"
+                ) from None
+            number += 1
+            folder = stem.with_name(f"{stem.name}_{number}")
         except OSError as error:
             raise UserError(
-                f"{folder} cannot be made: {error.strerror}; name a folder: run_dir=..."
+                f"run_dir={str(folder)!r} cannot be made: {error.strerror}; name another folder"
             ) from error
-        return folder
-    raise AssertionError
 
 
 def old_run(folder: Path, command: str | None = None) -> tuple[str, list[Job]]:
