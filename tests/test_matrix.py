@@ -15,6 +15,8 @@ from jaxvff.core.scores import score_table
 from jaxvff.core.types import Judged, TableScore
 from jaxvff.envs import matrix
 from jaxvff.reports import statistics
+from jaxvff.runs import units
+from jaxvff.runs.plan import plan
 
 
 def play(env, action) -> float:
@@ -191,3 +193,21 @@ def test_merged_plays_count_as_often_as_they_were_played() -> None:
     np.testing.assert_array_equal(merged[0][:, 0], [[0, 0], [0, 1], [1, 0], [1, 1]])
     np.testing.assert_array_equal(merged[1], [[1, 0], [2, 0], [3, 0], [4, 0]])
     np.testing.assert_array_equal(played[np.asarray(example)[1:]], [[0, 1], [1, 0], [1, 1]])
+
+
+def test_payoffs_of_an_unusual_size_are_told_of_once_a_sweep_value_with_a_factor() -> None:
+    table = np.array(matrix.GAMES["a"])
+    for factor, says in (
+        (1, None),
+        (8, None),
+        (0.1, None),
+        (10, "10"),
+        (-100, "100"),
+        (0.01, "0.01"),
+    ):
+        (job,) = plan(["env=matrix/file", f"env.payoff={(table * factor).tolist()}", "seeds=1"])
+        lines = units.lines([job])
+        assert len(lines) == (says is not None)
+        assert says is None or f"divide the payoffs by {says}, or" in lines[0]
+    quiet = plan(["sweep.env=[matrix/a,matrix/penalty,matrix/random]", "env.game_seed=null"])
+    assert units.lines([*quiet, *plan(["env=contextual"])]) == []

@@ -28,6 +28,12 @@ the last section: values that need a program of their own run one after the othe
 matrix games are traced, too: `sweep.env=[matrix/a,matrix/b]` or `sweep.env.game_seed=[0,1,2]` is
 one program.
 
+What is typed is held against its option before anything is computed: a key is given once, a
+boolean is no number, and an option that nothing would read (`n_step=` without `returns=n_step`) is
+refused with what it needs. Whole numbers end at 2,147,483,647 and numbers at 3.4e38, as in the
+compiled program. A text is taken as it was typed, so that `run_dir=007` stays 007; where it may be
+left out, `null`, `None` and `false` leave it out. References such as `${lr}` are not resolved.
+
 Two keys name a group of settings: `env=` a file of [configs/env](../configs/env) (default
 matrix/a), `method=` a method (default nmqmix) or a file of [configs/method](../configs/method).
 Their own options are `env.<option>=` and `method.<option>=`, listed below. The words *lane*,
