@@ -208,6 +208,6 @@ def test_payoffs_of_an_unusual_size_are_told_of_once_a_sweep_value_with_a_factor
         (job,) = plan(["env=matrix/file", f"env.payoff={(table * factor).tolist()}", "seeds=1"])
         lines = units.lines([job])
         assert len(lines) == (says is not None)
-        assert says is None or f"divide the payoffs by {says}, or" in lines[0]
+        assert says is None or lines[0].endswith(f"divide the payoffs by {says}")
     quiet = plan(["sweep.env=[matrix/a,matrix/penalty,matrix/random]", "env.game_seed=null"])
     assert units.lines([*quiet, *plan(["env=contextual"])]) == []
