@@ -34,7 +34,9 @@ MANY_STEPS = ["seeds=2", "hidden_dim=16", "n_envs=2", "segment_length=101", "buf
               "total_steps=1600", "eval_interval=800", "epsilon_steps=800"]  # fmt: skip
 METHODS = ["iql,vdn,qmix,nmqmix", "qatten,qplex,qtran", "cw_qmix,ow_qmix",
            "ordered_nmqmix,ordered_joint"]  # fmt: skip
-STABILITY = ["points=6", "starts=2", "lanes=8", "updates=60", "time=4", "temperatures=[0.3,1]"]
+WITHOUT_EPSILON = [text for text in SMALL if not text.startswith("epsilon")]
+CLAIMS = ["points=6", "lanes=8", "updates=60", "temperatures=[0.3,1]"]
+STABILITY = [*CLAIMS, "starts=2", "time=4"]
 
 # name -> commands, one after the other; {run} is the folder of the run
 RUNS: dict[str, list[list[str]]] = {
@@ -46,7 +48,7 @@ RUNS: dict[str, list[list[str]]] = {
                         "lr_steps=200"]],
     "matrix_softmax": [["train", "method=qmix", "env=matrix/random", "env.n_agents=3",
                         "explore=softmax", "temperature=0.5", "target=max", "returns=one_step",
-                        "target_tau=0.3", "optimizer=radam", "run_dir={run}", *SMALL]],
+                        "target_tau=0.3", "optimizer=radam", "run_dir={run}", *WITHOUT_EPSILON]],
     "matrix_prioritised": [["train", "method=qplex", "replay=prioritised", "utility=gru",
                             "last_action=true", "shared=false", "run_dir={run}", *SMALL]],
     "matrix_search": [["train", "method=ordered_joint", "method.max_listed=16", "act_search=0.3",
@@ -73,7 +75,7 @@ RUNS: dict[str, list[list[str]]] = {
                ["evaluate", "run={run}"]],
     "table1": [["reproduce", "table1", "seeds=2", "total_steps=200", "run_dir={run}"]],
     "stability": [["stability", "game=a", "run_dir={run}", *STABILITY]],
-    "claims": [["stability", "claims", "game=b", "mixer=qmix", "run_dir={run}", *STABILITY]],
+    "claims": [["stability", "claims", "game=b", "mixer=qmix", "run_dir={run}", *CLAIMS]],
 }  # fmt: skip
 
 
@@ -100,7 +102,9 @@ def _run(folder: Path, name: str, core: int) -> dict:
     run, printed = folder.resolve() / name, []
     shutil.rmtree(run, ignore_errors=True)
     for command in RUNS[name]:
-        args = [part.replace("{run}", str(run)) for part in command]
+        # The last of each key: a command line that has a key twice is refused.
+        last = {part.partition("=")[0]: part for part in command}
+        args = [part.replace("{run}", str(run)) for part in last.values()]
         done = subprocess.run(
             ["taskset", "-c", str(core), str(Path(sys.executable).parent / "jaxvff"), *args],
             cwd=ROOT, capture_output=True, text=True,

@@ -203,7 +203,7 @@ TYPES_AND_RANGES: list[Mistake] = [
     ("train gamma=2", "gamma=2 is out of range", "[0, 1]"),
     ("train lr=inf", "lr=inf is out of range", "0.001"),
     ("train lr=-1e-3", "lr=-0.001 is out of range", "[0, "),
-    ("train lr=1e39", "lr=1e+39 is out of range", "[0, 1000000]"),
+    ("train lr=1e39", "lr=1e+39 is out of range", "[0, 3.4028234e+38]"),
     ("train lr=1e-50", "lr=1e-50 is out of range", "0.001"),
     ("train lr=" + "9" * 400, "lr=a number of more than 60 digits is out of range", "0.001"),
     ("train lr=" + "9" * 5000, "lr=", "0.001"),

@@ -439,7 +439,8 @@ def test_options_are_read_without_jax_and_without_the_solvers() -> None:
     assert ran.stdout.strip() == ""
 
 
-TINY = ["points=4", "starts=2", "time=5", "lanes=8", "updates=50", "temperatures=[1]"]
+FOR_CLAIMS = ["points=4", "lanes=8", "updates=50", "temperatures=[1]"]
+TINY = [*FOR_CLAIMS, "starts=2", "time=5"]
 
 
 @pytest.mark.slow
@@ -459,7 +460,7 @@ def test_the_lab_answers_every_question(tmp_path: Path, capsys) -> None:
 
 @pytest.mark.slow
 def test_claims_alone_and_a_game_without_points(tmp_path: Path, capsys) -> None:
-    args = ["mixer=vdn", *TINY, f"run_dir={tmp_path}/run"]
+    args = ["mixer=vdn", *FOR_CLAIMS, f"run_dir={tmp_path}/run"]
     assert main.main(["stability", "claims", *args]) == 0
     out = capsys.readouterr().out
     assert "No zero-loss point" in out and "Lemma 1" in out and "Theorem 3" not in out
@@ -484,6 +485,6 @@ def test_what_is_answered_survives_an_interruption(tmp_path: Path, monkeypatch, 
 
     monkeypatch.setitem(questions.INDEPENDENT, "escapes", interrupted)
     folder = tmp_path / "run"
-    assert main.main(["stability", "claims", *TINY, f"run_dir={folder}"]) == 130
+    assert main.main(["stability", "claims", *FOR_CLAIMS, f"run_dir={folder}"]) == 130
     assert json.loads((folder / "points.json").read_text())["consistent"] == 2
     assert json.loads((folder / "settings.json").read_text())["points"] == 4

@@ -22,6 +22,7 @@ from jaxvff.runs import folder as runs
 from jaxvff.runs.execute import Watcher
 from jaxvff.runs.plan import plan
 from jaxvff.training.program import device_program
+from tests.command_line import once
 
 TINY = ["seeds=2", "hidden_dim=8", "batch_size=16", "learn_start=16", "buffer_size=64",
         "total_steps=200", "eval_interval=40", "epsilon_steps=100"]  # fmt: skip
@@ -295,7 +296,7 @@ def test_every_seed_can_play_a_game_of_its_own() -> None:
 
 
 TRAIN = [sys.executable, "-m", "jaxvff", "train"]
-LONG = [*TINY, "total_steps=20000", "eval_interval=1000", "checkpoint_interval=2000"]
+LONG = once([*TINY, "total_steps=20000", "eval_interval=1000", "checkpoint_interval=2000"])
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ class OptimizerOptions:
     """Gradient steps."""
 
     optimizer: str = option("adam", "gradient transform of optax", names=OPTIMIZERS)
-    lr: float = option(1e-3, "learning rate", low=0, high=1e6, traced=True)
+    lr: float = option(1e-3, "learning rate", low=0, traced=True)
     lr_final: float = option(
         1.0, "share of lr that is left after lr_steps; linear", low=0, high=1, traced=True
     )
@@ -106,7 +106,6 @@ class BonusOptions:
         1e-4,
         "learning rate of RND's predictor",
         low=0,
-        high=1e6,
         traced=True,
         needs={"bonus": ("rnd",)},
     )
