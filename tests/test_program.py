@@ -256,6 +256,46 @@ def test_a_fault_is_told_in_three_lines_and_its_log_has_the_rest(tmp_path: Path)
     assert "--debug" in help_texts.GENERAL
 
 
+def test_a_fault_in_a_thread_is_told_without_a_traceback(tmp_path: Path) -> None:
+    """Checkpoints are written by threads, whose tracebacks Python would show."""
+    script = """
+        import threading
+        from jaxvff.cli import main, program
+
+        def command(rest):
+            thread = threading.Thread(target=lambda: int("x"))
+            thread.start()
+            thread.join()
+            return 0
+
+        main.COMMANDS = {"train": lambda rest: command(rest)}
+        program.program()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), "train"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HOME": str(tmp_path), "XDG_STATE_HOME": ""},
+    )
+    assert done.returncode == 1
+    what, where = done.stderr.splitlines()
+    assert what.startswith("jaxvff: unexpected ValueError: invalid literal for int()")
+    assert where.startswith(f"jaxvff: the traceback is in {tmp_path}")
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_cannot_be_written_fills_no_screen(
+    compiled: dict[str, str], tmp_path: Path
+) -> None:
+    """A name that begins with a backslash, which tensorstore refuses: 480 lines of orbax."""
+    (folder := tmp_path / "\\back").mkdir()
+    done = jaxvff("train", *SHORT, "run_dir=run", env=compiled, cwd=folder)
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert 1 <= done.stderr.count("\n") <= 3
+    assert all(line.startswith("jaxvff: ") for line in done.stderr.splitlines())
+
+
 def test_memory_that_is_used_up_is_no_fault_and_has_a_remedy(tmp_path: Path) -> None:
     done = run_with_fault("RuntimeError('RESOURCE_EXHAUSTED: 9 GB')", home=tmp_path)
     assert done.returncode == 1

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import platform
 import shlex
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -43,6 +45,35 @@ def tell(error: Exception, args: Sequence[str]) -> int:
     for line in lines:
         print(f"jaxvff: {line}", file=sys.stderr)
     return 1
+
+
+def of_threads(args: Sequence[str]) -> list[Exception]:
+    """The exceptions that end threads of this process from now on; with --debug also shown.
+
+    Python would show their tracebacks, those of checkpoints among them, which the main thread waits
+    for and tells anyway.
+    """
+    found: list[Exception] = []
+    shown = threading.excepthook
+
+    def collect(ended: threading.ExceptHookArgs) -> None:
+        if isinstance(ended.exc_value, Exception):
+            found.append(ended.exc_value)
+        if DEBUG in args:
+            shown(ended)
+
+    threading.excepthook = collect
+    return found
+
+
+def silence_orbax() -> None:
+    """Orbax raises what it logs, and logs it 60 times, with tracebacks: the log of a fault has it.
+
+    What other libraries log is shown as ever.
+    """
+    handler = logging.StreamHandler()
+    handler.addFilter(lambda record: record.name != "absl")  # Abseil's logger, which orbax uses
+    logging.basicConfig(handlers=[handler])
 
 
 def what_happened(error: Exception) -> str:

@@ -26,12 +26,17 @@ def program() -> NoReturn:
     # Quiet the warnings about accelerators that a CPU build does not have.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-    from jaxvff.cli.main import main
+    from jaxvff.cli import faults
+    from jaxvff.cli.main import DEBUG, main
 
+    if DEBUG not in sys.argv:
+        faults.silence_orbax()
+    in_threads = faults.of_threads(sys.argv[1:])
     try:
         code = main()
     except Exception as error:
-        from jaxvff.cli import faults
-
         code = faults.tell(error, sys.argv[1:])
+    if code == 0:  # otherwise whoever waited for the thread has told it
+        for thread_error in in_threads:
+            code = faults.tell(thread_error, sys.argv[1:])
     sys.exit(code)
