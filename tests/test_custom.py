@@ -140,9 +140,9 @@ def test_an_entry_that_makes_nothing_says_why_in_a_line(
     ("options", "message"),
     [
         ({"entry": 5}, "env.entry=5 must be a text"),
-        ({"time_limit": True}, "env.time_limit=True must be a whole number"),
+        ({"time_limit": True}, "env.time_limit=true must be a whole number"),
         ({"time_limit": 0}, "env.time_limit=0 is out of range"),
-        ({"kwargs": 5}, "env.kwargs=5 must be a mapping, such as {size: 5}"),
+        ({"kwargs": 5}, "env.kwargs=5 must be a mapping {key: value}"),
         ({"kwargs": {1: 2}}, "must have names as keys"),
         ({"python": ""}, "env.python='' is no program; give the path"),
         ({"python": "/"}, "env.python='/' is no program; give the path"),

@@ -337,7 +337,7 @@ def test_nothing_is_left_when_the_parent_ends(number: signal.Signals, tmp_path: 
     ("option", "message"),
     [
         ("env.workers=0", "env.workers=0 is out of range; expected a value in [1, ∞), such as 1"),
-        ("env.workers=true", "env.workers=True must be a whole number"),
+        ("env.workers=true", "env.workers=true must be a whole number"),
         ("env.step_timeout=-1", "env.step_timeout=-1 is out of range; expected a value in (0, ∞)"),
         ("env.python=/no/such/python", "is no program; give the path of an interpreter"),
         ("env.max_restart=3", "env.max_restart is no option of custom environments; did you mean"),

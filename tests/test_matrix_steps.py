@@ -193,7 +193,7 @@ def test_the_codec_rebuilds_segments_bit_for_bit(options: dict, n_slots: int) ->
         ),
         ({"game": "chain", "length": 501}, "env.length=501"),
         ({"game": "chain", "length": 2.5}, "env.length=2.5"),
-        ({"game": "chain", "length": True}, "env.length=True"),
+        ({"game": "chain", "length": True}, "env.length=true"),
         (
             {"game": "chain", "label_seed": -1},
             "env.label_seed=-1 is out of range; expected a value in [0, ∞)",

@@ -351,7 +351,7 @@ def test_a_sweep_of_penalties_is_one_program() -> None:
             {"radius": 11},
             "env.radius=11 is out of range; expected a whole number of at most env.size=10",
         ),
-        ({"time_limit": True}, "env.time_limit=True must be a whole number"),
+        ({"time_limit": True}, "env.time_limit=true must be a whole number"),
         ({"penalty": 2}, "env.penalty=2 is out of range; expected a value in (-∞, 0], such as 0.0"),
         ({"penalty": float("nan")}, "env.penalty=nan is out of range; expected a value in (-∞, 0]"),
         ({"penalty": float("-inf")}, "env.penalty=-inf is out of range"),

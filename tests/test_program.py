@@ -20,8 +20,8 @@ from jaxvff.cli import faults, help_texts, streams, switches
 from jaxvff.core.errors import UserError
 
 JAXVFF = [sys.executable, "-m", "jaxvff"]
-SHORT = ["env=matrix/a", "seeds=1", "total_steps=200", "eval_interval=100"]
-SHORT += ["learn_start=32", "batch_size=32"]
+SMALL = ["env=matrix/a", "seeds=1", "learn_start=32", "batch_size=32"]
+SHORT = [*SMALL, "total_steps=200", "eval_interval=100"]
 STOPPED = "jaxvff: stopped; what was written is kept"
 
 
@@ -83,7 +83,7 @@ def wait_for(path: Path) -> None:
     raise AssertionError(f"{path} has not come")
 
 
-LONG = [*SHORT, "total_steps=20000000", "eval_interval=1000", "run_dir=run"]
+LONG = [*SMALL, "total_steps=20000000", "eval_interval=1000", "run_dir=run"]
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
 
 

@@ -340,7 +340,7 @@ def test_battles_side_by_side_are_the_battles_apart() -> None:
         ({"map": "nowhere"}, "corridor"),
         ({"time_limit": 0}, "env.time_limit=0 is out of range"),
         ({"time_limit": "foo"}, "env.time_limit='foo' must be"),
-        ({"time_limit": True}, "env.time_limit=True must be"),
+        ({"time_limit": True}, "env.time_limit=true must be"),
         ({"time_limit": 2.5}, "env.time_limit=2.5 must be"),
         ({"reward_scale": 0}, r"env.reward_scale=0 is out of range; expected a value in \(0, "),
         ({"reward_scale": float("nan")}, "env.reward_scale=nan is out of range"),

@@ -39,6 +39,8 @@ from jaxvff.training.lanes import Carry, Lane
 from jaxvff.training.loop import Report
 from jaxvff.training.program import Program, Stopped, device_program
 
+SECOND_AFTER_S = 0.5  # a terminal that is closed sends SIGHUP twice; a person needs longer
+
 
 class Result(NamedTuple):
     """A sweep value when its training is over, or was interrupted."""
@@ -99,7 +101,7 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     These are Ctrl-C, SIGTERM, and SIGHUP, which a terminal sends when it is closed. What was
     ignored before (nohup does that) stays ignored.
     """
-    stopped = threading.Event()
+    stopped, first_at = threading.Event(), 0.0
     if threading.current_thread() is not threading.main_thread():
         yield stopped.is_set
         return
@@ -107,8 +109,14 @@ def interruptible() -> Iterator[Callable[[], bool]]:
     previous = {s: handler for s, handler in handlers.items() if handler != signal.SIG_IGN}
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        stopped.set()
-        signal.signal(number, previous[signal.Signals(number)])
+        nonlocal first_at
+        now = time.monotonic()
+        if stopped.is_set() and now - first_at > SECOND_AFTER_S:
+            signal.signal(number, previous[signal.Signals(number)])
+            signal.raise_signal(number)
+        elif not stopped.is_set():
+            first_at = now
+            stopped.set()
 
     for number in previous:
         signal.signal(number, on_signal)

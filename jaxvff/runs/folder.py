@@ -55,6 +55,11 @@ def new_folder(run_dir: str | None, name: str) -> Path:
       UserError: it exists, or cannot be made.
     """
     stem = Path("runs") / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{name}"
+    if run_dir is not None and "\\" in run_dir:
+        raise UserError(
+            f"run_dir={run_dir!r} has a backslash, which checkpoints cannot be kept "
+            "under; name another folder"
+        )
     number, folder = 1, stem if run_dir is None else Path(run_dir)
     while True:
         try:
