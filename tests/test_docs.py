@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from tests.command_line import once
+
 ROOT = Path(__file__).resolve().parent.parent
 CODE = r"```python\n(.*?)```\n"
 
@@ -276,7 +278,8 @@ def test_a_worked_example_is_one_file_and_one_row_and_trains(name: str, tmp_path
     example.proves(Trained(results, lines, done.stdout))
 
     # What is wrong is refused by its name.
-    done = jaxvff(tree, *page.command, *short, example.refused, "run_dir=refused")
+    refused = once([*page.command, *short, example.refused, "run_dir=refused"])
+    done = jaxvff(tree, *refused)
     assert done.returncode == 2
     assert example.because in done.stderr
     assert not (tmp_path / "refused").exists()

@@ -148,17 +148,18 @@ def check_value(option: Option, value: object, prefix: str = "") -> None:
         check_name(value, about.names, key)
     if not _is_of(value, option.kind):
         example = _example(option, value)
+        example = text_of(example) if isinstance(example, bool) else example
         raise UserError(
             f"{key}={shown(value)} must be {_described(option.kind)}"
             f"{f' in {about.interval}' if about.interval else ''}"
-            f"{'' if example is None else f', such as {text_of(example)}'}"
+            f"{'' if example is None else f', such as {example}'}"
         )
     within = about.within(option.kind)
     if isinstance(value, (int, float)) and not isinstance(value, bool) and not within.holds(value):
         missed = within if about.holds(value) or not about.interval else about
         raise UserError(
             f"{key}={shown(value)} is out of range; expected a value in {missed.interval}, such as "
-            f"{text_of(_example(option))}"
+            f"{_example(option)}"
         )
 
 
