@@ -149,10 +149,12 @@ def check_value(option: Option, value: object, prefix: str = "") -> None:
     if not _is_of(value, option.kind):
         example = _example(option, value)
         example = text_of(example) if isinstance(example, bool) else example
+        is_bracketed = isinstance(value, (list, dict)) and str in _alternatives(option.kind)
         raise UserError(
             f"{key}={shown(value)} must be {_described(option.kind)}"
             f"{f' in {about.interval}' if about.interval else ''}"
             f"{'' if example is None else f', such as {example}'}"
+            f"{_QUOTE_TWICE.format(key=key) if is_bracketed else ''}"
         )
     within = about.within(option.kind)
     if isinstance(value, (int, float)) and not isinstance(value, bool) and not within.holds(value):
@@ -253,6 +255,7 @@ def _example(option: Option, value: object = None) -> object:
     return max(about.low, 1) if takes_numbers else None
 
 
+_QUOTE_TWICE = "; quote a text with brackets twice: '{key}=\"...\"'"
 _WORDS = {
     int: "a whole number",
     float: "a number",

@@ -161,7 +161,7 @@ def _read(text: str, raw: str, swept: bool) -> object:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    cut = text if len(text) <= 100 else f"{text[:97]}..."
+    cut, name = text if len(text) <= 100 else f"{text[:97]}...", text.partition("=")[0]
     remedy = f"write {_SWEEP}" if swept else "write key=value, a list as [1,2]"
     try:
         override = OverridesParser.create().parse_override(f"key={raw}")
@@ -170,7 +170,9 @@ def _read(text: str, raw: str, swept: bool) -> object:
         raise UserError(f"{cut!r} is nested too deeply; {remedy}") from error
     except (HydraException, ValueError) as error:
         if raw[0] in "[{('\"":
-            raise UserError(f"{cut!r} cannot be read; {remedy}") from error
+            raise UserError(
+                f"{cut!r} cannot be read; {remedy}, a text with brackets as '{name}=\"...\"'"
+            ) from error
         return raw
     if override.is_sweep_override() and not swept:
         key = text.partition("=")[0]
