@@ -8,7 +8,13 @@ from jaxvff.core.options import MAX_WIDTH, AllBut, option
 from jaxvff.core.registry import Registry
 
 # (Parts, Config) -> Learner
-LEARNERS: Registry = Registry({"replay": "jaxvff.learning.replay_learner:make"})
+LEARNERS: Registry = Registry(
+    {
+        "replay": "jaxvff.learning.replay_learner:make",
+        "parallel": "jaxvff.learning.parallel_learner:make",
+    }
+)
+_REPLAY, _PARALLEL = {"learner": AllBut("parallel")}, {"learner": ("parallel",)}
 # ReplayOptions -> Replay
 REPLAYS: Registry = Registry(
     {
@@ -60,21 +66,39 @@ class ReplayOptions:
         "how segments are drawn; prioritised: with probability ~ |TD error|^a, weighted by "
         "(N P)^-b",
         names=REPLAYS,
+        needs=_REPLAY,
     )
-    buffer_size: int = option(5000, "replay of each seed", unit="segments", low=1)
-    batch_size: int = option(128, "sampled per update, with replacement", unit="segments", low=1)
+    buffer_size: int = option(5000, "replay of each seed", unit="segments", low=1, needs=_REPLAY)
+    batch_size: int = option(
+        128, "sampled per update, with replacement", unit="segments", low=1, needs=_REPLAY
+    )
     priority_exponent: float = option(0.6, "a", low=0, high=1, needs={"replay": ("prioritised",)})
     importance_exponent: float = option(0.4, "b", low=0, high=1, needs={"replay": ("prioritised",)})
 
 
 @dataclass(frozen=True)
 class LearnerOptions:
-    """The off-policy learner, which samples from a replay."""
+    """How parameters are learned from segments."""
 
-    learner: str = option("replay", "how parameters are learned from segments", names=LEARNERS)
-    learn_start: int = option(128, "in replay before the first update", unit="segments", low=1)
-    updates: int = option(1, "gradient steps after each collection", low=1, high=1_000_000)
-    target_interval: int = option(200, "between target syncs", unit="updates", low=1)
+    learner: str = option(
+        "replay",
+        "replay: off-policy, from samples of a replay, with a target network; parallel: on-policy, "
+        "from what an iteration has collected, with neither",
+        names=LEARNERS,
+    )
+    epochs: int = option(
+        4, "passes over the segments of an iteration", low=1, high=10_000, needs=_PARALLEL
+    )
+    minibatches: int = option(
+        1, "gradient steps of an epoch; they divide n_envs", low=1, needs=_PARALLEL
+    )
+    learn_start: int = option(
+        128, "in replay before the first update", unit="segments", low=1, needs=_REPLAY
+    )
+    updates: int = option(
+        1, "gradient steps after each collection", low=1, high=1_000_000, needs=_REPLAY
+    )
+    target_interval: int = option(200, "between target syncs", unit="updates", low=1, needs=_REPLAY)
     target_tau: float = option(
         1.0,
         "share that a sync takes over; 1 copies; soft sync: target_interval=1 target_tau=0.005",
@@ -82,6 +106,7 @@ class LearnerOptions:
         high=1,
         above=True,
         traced=True,
+        needs=_REPLAY,
     )
 
 
@@ -90,7 +115,7 @@ class BonusOptions:
     """An exploration bonus."""
 
     bonus: str = option(
-        "none", "exploration bonus, added to the rewards of sampled segments", names=BONUSES
+        "none", "exploration bonus, added to the rewards that are learned from", names=BONUSES
     )
     bonus_beta: float = option(
         0.1,

@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxvff.core.schedules import linear_schedule
 from jaxvff.core.segments import blank_segment, without_padding
 from jaxvff.core.sizes import nbytes
 from jaxvff.core.types import Array, Metrics, Params, Traced, Tree
 from jaxvff.learning import optimizers
 from jaxvff.learning.batch_loss import BatchInput, BatchOutput, batch_loss
 from jaxvff.learning.bonus import Bonus
+from jaxvff.learning.gradient_step import gradient_step, keep_unless
 from jaxvff.learning.learner import Learner, LearnInput, LearnOutput, Parts, Size, init_params
 from jaxvff.learning.options import BONUSES, REPLAYS, LearningOptions
 from jaxvff.learning.replay import Replay
@@ -170,33 +170,21 @@ class ReplayLearner(NamedTuple):
         def objective(params: Params) -> tuple[Array, BatchOutput]:
             return batch_loss(self.parts, given._replace(params=params))
 
-        (loss, batch), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
-        memory = self.parts.memory.update(state.memory, batch.evaluated)
-
-        # The step; a lane that stopped keeps its last good parameters.
-        norm = optax.tree.norm(grads)
-        steps, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
-        decay = linear_schedule(1.0, x.traced.lr_final, x.env_steps, x.traced.lr_steps)
-        lr = x.traced.lr * decay
-        params = jax.tree.map(lambda p, u: p - lr * u, state.params, steps)
-        running = running & jnp.isfinite(loss) & jnp.isfinite(norm)
-        params, opt_state, bonus_state = jax.tree.map(
-            lambda new, old: jnp.where(running, new, old),
-            (params, opt_state, bonus_state),
-            (state.params, state.opt_state, state.bonus),
+        step = gradient_step(
+            self.optimizer, objective, state.params, state.opt_state, running=running, x=x
         )
+        memory = self.parts.memory.update(state.memory, step.batch.evaluated)
+        bonus_state = keep_unless(step.running, bonus_state, state.bonus)
         target_params = jax.lax.cond(
             (count + 1) % self.options.target_interval == 0,
-            lambda: optax.incremental_update(params, state.target_params, x.traced.target_tau),
+            lambda: optax.incremental_update(step.params, state.target_params, x.traced.target_tau),
             lambda: state.target_params,
         )
 
         whole = self.replay.join(stored, state.replay)
-        _, replay = self.replay.split(self.replay.prioritise(whole, sample, batch.error))
-        state = State(params, target_params, opt_state, bonus_state, replay, memory)
-        # "learned" counts: what is summed over iterations is divided by it.
-        measured = {"loss": loss, "grad_norm": norm, "learned": jnp.ones(())}
-        return (state, running), batch.metrics | measured | bonus_metrics
+        _, replay = self.replay.split(self.replay.prioritise(whole, sample, step.batch.error))
+        state = State(step.params, target_params, step.opt_state, bonus_state, replay, memory)
+        return (state, step.running), step.batch.metrics | step.metrics | bonus_metrics
 
     def _explored(
         self, bonus_state: Tree, sample: Sample, x: LearnInput

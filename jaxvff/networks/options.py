@@ -10,6 +10,7 @@ from jaxvff.core.registry import Registry
 UTILITIES: Registry = Registry(
     {"mlp": "jaxvff.networks.utility:Mlp", "gru": "jaxvff.networks.utility:Gru"}
 )
+NORMS = ("none", "layer")
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,11 @@ class UtilityOptions:
     """The network that turns what an agent sees into values of its own actions."""
 
     utility: str = option("gru", "utility network; matrix games: mlp", names=UTILITIES)
+    norm: str = option(
+        "none",
+        "normalisation before each ReLU, none or layer; learner=parallel learns sooner with layer",
+        names=NORMS,
+    )
     hidden_dim: int = option(64, "width of the utility network", low=1, high=MAX_WIDTH)
     shared: bool = option(True, "one set of parameters for all agents")
     agent_id: bool = option(True, "one-hot agent id among the inputs")

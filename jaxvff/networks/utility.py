@@ -14,6 +14,11 @@ from jaxvff.networks.dense import dense, uniform
 from jaxvff.networks.heads import Head, attached
 
 
+def normalised(norm: str, x: Array) -> Array:
+    """`x[..., H]` as a layer hands it on; for use in a compact method."""
+    return nn.LayerNorm()(x) if norm == "layer" else x
+
+
 class Mlp(nn.Module):
     """Two layers of size `hidden_dim`, then a head; it remembers nothing."""
 
@@ -21,12 +26,14 @@ class Mlp(nn.Module):
     n_actions: int
     hidden_dim: int = 64
     head: Head = attached
+    norm: str = "none"  # a name in networks.options.NORMS
 
     @nn.compact
     def __call__(self, carry: Array, x: Array) -> tuple[Array, Array, Array]:
         """`carry[..., H]`, `x[..., I]` -> `(carry, q[..., U], features[..., H])`."""
-        features = nn.relu(dense(self.hidden_dim, x.shape[-1])(x))
-        features = nn.relu(dense(self.hidden_dim, self.hidden_dim)(features))
+        features = nn.relu(normalised(self.norm, dense(self.hidden_dim, x.shape[-1])(x)))
+        features = dense(self.hidden_dim, self.hidden_dim)(features)
+        features = nn.relu(normalised(self.norm, features))
         return carry, self.head(x, features, self.n_actions), features
 
 
@@ -37,12 +44,13 @@ class Gru(nn.Module):
     n_actions: int
     hidden_dim: int = 64
     head: Head = attached
+    norm: str = "none"  # a name in networks.options.NORMS
 
     @nn.compact
     def __call__(self, carry: Array, x: Array) -> tuple[Array, Array, Array]:
         """`carry[..., H]`, `x[..., I]` -> `(carry, q[..., U], features[..., H])`."""
         init = uniform(self.hidden_dim**-0.5)
-        seen = nn.relu(dense(self.hidden_dim, x.shape[-1])(x))
+        seen = nn.relu(normalised(self.norm, dense(self.hidden_dim, x.shape[-1])(x)))
         cell = nn.GRUCell(
             self.hidden_dim, kernel_init=init, recurrent_kernel_init=init, bias_init=init
         )

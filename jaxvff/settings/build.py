@@ -108,7 +108,9 @@ def loss(asked: Mapping[str, Any]) -> Loss:
 def model(config: Config, env: Env | HostEnv) -> Model:
     """The networks and target rules that a config asks for."""
     method = METHODS[config.method["name"]]
-    net = UTILITIES[config.utility](env.spec.n_actions, config.hidden_dim, load(method.head))
+    net = UTILITIES[config.utility](
+        env.spec.n_actions, config.hidden_dim, load(method.head), config.norm
+    )
     return Model(
         utility=Utility(net, env.spec, config.shared, config.agent_id, config.last_action),
         mixer=mixer(config.method, env.spec, config.hidden_dim),

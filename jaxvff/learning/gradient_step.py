@@ -1,0 +1,64 @@
+"""One gradient step of a lane: clipped, scheduled, and none where a number is not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxvff.core.schedules import linear_schedule
+from jaxvff.core.types import Array, Metrics, Params, Tree
+from jaxvff.learning.batch_loss import BatchOutput
+from jaxvff.learning.learner import LearnInput
+
+
+class Step(NamedTuple):
+    """What a gradient step came to."""
+
+    params: Params
+    opt_state: Tree
+    running: Array  # [] bool, as before, and loss and gradient are finite
+    batch: BatchOutput
+    metrics: Metrics  # loss, grad_norm, and "learned", which counts
+
+
+def gradient_step(
+    optimizer: optax.GradientTransformation,
+    objective: Callable[[Params], tuple[Array, BatchOutput]],
+    params: Params,
+    opt_state: Tree,
+    *,
+    running: Array,
+    x: LearnInput,
+) -> Step:
+    """Follow the gradient once; a lane that stopped keeps its last good parameters.
+
+    Args:
+      optimizer: without its learning rate.
+      objective: from parameters to the loss, and what else the batch came to.
+      params: online.
+      opt_state: of the optimizer.
+      running: `[]` bool, the lane has not stopped.
+      x: of this iteration, for the learning rate.
+    """
+    (loss, batch), grads = jax.value_and_grad(objective, has_aux=True)(params)
+    norm = optax.tree.norm(grads)
+    steps, new_opt_state = optimizer.update(grads, opt_state, params)
+    decay = linear_schedule(1.0, x.traced.lr_final, x.env_steps, x.traced.lr_steps)
+    lr = x.traced.lr * decay
+    new_params = jax.tree.map(lambda p, u: p - lr * u, params, steps)
+    running = running & jnp.isfinite(loss) & jnp.isfinite(norm)
+    new_params, new_opt_state = keep_unless(
+        running, (new_params, new_opt_state), (params, opt_state)
+    )
+    # "learned" counts: what is summed over iterations is divided by it.
+    metrics = {"loss": loss, "grad_norm": norm, "learned": jnp.ones(())}
+    return Step(new_params, new_opt_state, running, batch, metrics)
+
+
+def keep_unless(running: Array, new: Tree, old: Tree) -> Tree:
+    """The new tree, or the old one for a lane that stopped."""
+    return jax.tree.map(lambda a, b: jnp.where(running, a, b), new, old)

@@ -1,0 +1,184 @@
+"""The on-policy learner: epochs of minibatches over what an iteration has collected; no replay."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxvff.core.errors import UserError
+from jaxvff.core.segments import plain_codec, without_padding
+from jaxvff.core.sizes import nbytes
+from jaxvff.core.types import Array, Metrics, Params, Traced, Tree
+from jaxvff.learning import optimizers
+from jaxvff.learning.batch_loss import BatchInput, BatchOutput, batch_loss
+from jaxvff.learning.bonus import Bonus
+from jaxvff.learning.gradient_step import gradient_step, keep_unless
+from jaxvff.learning.learner import Learner, LearnInput, LearnOutput, Parts, Size, init_params
+from jaxvff.learning.options import BONUSES, LearningOptions
+from jaxvff.learning.samples import Sample, Stored
+
+
+class State(NamedTuple):
+    """Everything that one lane's learner carries on."""
+
+    params: Params
+    opt_state: Tree
+    bonus: Tree  # of the exploration bonus; () without one
+    memory: Tree  # of the method's SegmentMemory, for the segments of an iteration
+
+
+class Batch(NamedTuple):
+    """Segments with what is learned beside them; leaves `[B, ...]`."""
+
+    stored: Stored
+    extra: Array | None  # [B, T], added to the rewards; None: nothing
+
+
+def make(parts: Parts, options: LearningOptions) -> Learner:
+    """The learner that a config asks for.
+
+    Source: Gallici et al. (2025), PQN: no replay and no target network, which normalisation in the
+    networks makes up for (`norm=layer`), and λ-returns of many environments. Here the returns of
+    an iteration bootstrap on the parameters from before it, in all its epochs.
+
+    Raises:
+      UserError: the minibatches do not divide the segments.
+    """
+    if parts.n_envs % options.minibatches:
+        raise UserError(
+            f"minibatches={options.minibatches} does not divide n_envs={parts.n_envs} segments; "
+            "change one of them"
+        )
+    learner = ParallelLearner(
+        # Nothing is stored, so nothing is packed.
+        parts=parts._replace(codec=plain_codec(parts.model.utility.spec)),
+        options=options,
+        optimizer=optimizers.clipped(options),
+        bonus=BONUSES[options.bonus](options),
+    )
+    return Learner(
+        model=parts.model,
+        init=learner.init,
+        acting=learner.acting,
+        learn=learner.learn,
+        sizes=learner.sizes,
+        n_keys=options.epochs,
+        first_iteration=0,
+    )
+
+
+class ParallelLearner(NamedTuple):
+    """The static parts of the learner; its methods are pure functions of a State."""
+
+    parts: Parts
+    options: LearningOptions
+    optimizer: optax.GradientTransformation
+    bonus: Bonus | None
+
+    def init(self, key: Array, traced: Traced) -> State:
+        """Fresh parameters."""
+        parts, spec = self.parts, self.parts.model.utility.spec
+        params = init_params(parts.model, key)
+        params = jax.tree.map(lambda x: x * traced.init_scale, params)
+        # fold_in, not split: with and without a bonus or memory, all else draws the same numbers.
+        bonus_key, memory_key = (jax.random.fold_in(key, i) for i in (1, 2))
+        return State(
+            params=params,
+            opt_state=self.optimizer.init(params),
+            bonus=self.bonus.init(bonus_key, spec.state_size) if self.bonus is not None else (),
+            memory=parts.memory.init(memory_key, spec, parts.n_envs, parts.n_slots),
+        )
+
+    def acting(self, state: State) -> Params:
+        """The online parameters."""
+        return state.params
+
+    def sizes(self, state: State) -> list[Size]:
+        """All that is trained."""
+        note = "parameters, optimiser and what the method remembers of an iteration"
+        return [Size("networks", nbytes(state), note, "hidden_dim")]
+
+    def learn(self, state: State, x: LearnInput) -> LearnOutput:
+        """Take `minibatches` gradient steps in each of `epochs` passes over the segments."""
+        segments = jax.vmap(without_padding)(x.segments)
+        memory, rows = self.parts.memory.add(state.memory, segments)
+        extra = None
+        if self.bonus is not None:
+            extra = x.traced.bonus_beta * self.bonus.reward(state.bonus, segments)
+        whole, bootstrap_params = Batch(Stored(segments, rows), extra), state.params
+        n = self.options.minibatches
+
+        Carry = tuple[State, Array]  # and whether the lane runs
+
+        def epoch(carry: Carry, key: Array) -> tuple[Carry, Metrics]:
+            order_key, key = jax.random.split(key)
+            order = jax.random.permutation(order_key, self.parts.n_envs)
+            batches = jax.tree.map(lambda z: z[order].reshape(n, -1, *z.shape[1:]), whole)
+
+            def update(carry: Carry, step: tuple[Batch, Array]) -> tuple[Carry, Metrics]:
+                return self._update(carry, step[0], bootstrap_params, x, key=step[1])
+
+            return jax.lax.scan(update, carry, (batches, jax.random.split(key, n)))
+
+        carry = (state._replace(memory=memory), x.running)
+        (state, running), metrics = jax.lax.scan(epoch, carry, x.keys)
+        return LearnOutput(state, jax.tree.map(jnp.mean, metrics), running)
+
+    def _update(
+        self,
+        carry: tuple[State, Array],
+        batch: Batch,
+        bootstrap_params: Params,
+        x: LearnInput,
+        *,
+        key: Array,
+    ) -> tuple[tuple[State, Array], Metrics]:
+        """One gradient step.
+
+        Args:
+          carry: the state, and whether the lane runs, `[]` bool.
+          batch: a minibatch.
+          bootstrap_params: that targets are made with, of before this iteration.
+          x: of this iteration.
+          key: PRNG key.
+
+        Returns:
+          The new carry, and metrics `[]`.
+        """
+        state, running = carry
+        given = BatchInput(
+            params=state.params,
+            target_params=bootstrap_params,
+            sample=Sample(batch.stored, None, None),
+            extra=batch.extra,
+            memory=state.memory,
+            key=key,
+            env_params=x.env_params,
+            traced=x.traced,
+        )
+
+        def objective(params: Params) -> tuple[Array, BatchOutput]:
+            return batch_loss(self.parts, given._replace(params=params))
+
+        step = gradient_step(
+            self.optimizer, objective, state.params, state.opt_state, running=running, x=x
+        )
+        memory = self.parts.memory.update(state.memory, step.batch.evaluated)
+        bonus_state, bonus_metrics = self._explored(state.bonus, batch, x, step.running)
+        state = State(step.params, step.opt_state, bonus_state, memory)
+        return (state, step.running), step.batch.metrics | step.metrics | bonus_metrics
+
+    def _explored(
+        self, bonus_state: Tree, batch: Batch, x: LearnInput, running: Array
+    ) -> tuple[Tree, Metrics]:
+        """The next state of the bonus, and its mean."""
+        if self.bonus is None or batch.extra is None:
+            return bonus_state, {}
+        segments = batch.stored.packed
+        n_valid = jnp.maximum(jnp.sum(segments.mask), 1)
+        mean = jnp.sum(self.bonus.reward(bonus_state, segments)) / n_valid
+        new = self.bonus.update(bonus_state, segments, x.traced.rnd_lr)
+        return keep_unless(running, new, bonus_state), {"bonus": mean}
