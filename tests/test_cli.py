@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxvff.cli import start
+from jaxvff.cli import evaluate, train
 from jaxvff.cli.main import main
 from jaxvff.methods.table import METHODS
 from jaxvff.settings import config
@@ -60,7 +60,8 @@ def test_a_run_file_that_says_nothing_is_named_before_jax_is_there(
     saved: str, tmp_path: Path, capsys, monkeypatch
 ) -> None:
     (tmp_path / "run.yaml").write_text(saved)
-    monkeypatch.setattr(start, "importing", lambda *options: pytest.fail("it imported JAX"))
+    for command in (evaluate, train):
+        monkeypatch.setattr(command, "importing", lambda *options: pytest.fail("it imported JAX"))
     for args in (["train", f"resume={tmp_path}"], ["evaluate", f"run={tmp_path}"]):
         assert main(args) == 2
         assert "has no readable run.yaml" in capsys.readouterr().err

@@ -131,6 +131,7 @@ def test_importance_weights_lower_what_a_segment_adds_and_not_what_it_is_divided
     np.testing.assert_array_equal(weighted_error, error)  # what priorities are made of
 
 
+@pytest.mark.slow
 def test_a_share_of_the_segments_is_searched_and_the_others_keep_their_elites() -> None:
     unknown = 255  # no action: a search that starts there would not end there
 

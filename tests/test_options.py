@@ -154,7 +154,8 @@ def test_an_option_is_idle_where_what_it_needs_is_another_value() -> None:
     texts = ["returns=n_step", "lr_final=0.5", "replay=prioritised", "bonus=rnd", "explore=softmax",
              "method=ordered_joint"]  # fmt: skip
     idle = config.idle(config.load(texts))
-    assert idle.keys() == {"td_lambda", "epsilon_start", "epsilon_end", "epsilon_steps"}
+    parallel = {"epochs", "minibatches"}
+    assert idle.keys() == {"td_lambda", "epsilon_start", "epsilon_end", "epsilon_steps", *parallel}
 
 
 def test_an_option_has_to_be_read_by_one_value_of_a_sweep_not_by_all() -> None:

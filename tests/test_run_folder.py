@@ -15,7 +15,7 @@ import platformdirs
 import pytest
 import yaml
 
-from jaxvff.cli import start
+from jaxvff.cli import evaluate, train
 from jaxvff.cli.main import main
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import file_name, write_text
@@ -305,7 +305,8 @@ def test_runs_without_code_of_others_need_no_leave(tmp_path: Path) -> None:
 
 
 def test_trust_is_for_folders(tmp_path: Path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(start, "importing", lambda *options: pytest.fail("it imported JAX"))
+    for command in (evaluate, train):
+        monkeypatch.setattr(command, "importing", lambda *options: pytest.fail("it imported JAX"))
     monkeypatch.setattr(execute, "open_program", lambda *args: pytest.fail("it went on"))
     assert main(["train", "trust=true"]) == 2
     assert "add resume=<folder>" in capsys.readouterr().err
