@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -11,8 +10,8 @@ import optax
 
 from jaxvff.core.schedules import linear_schedule
 from jaxvff.core.types import Array, Metrics, Params, Tree
-from jaxvff.learning.batch_loss import BatchOutput
-from jaxvff.learning.learner import LearnInput
+from jaxvff.learning.batch_loss import BatchInput, BatchOutput, batch_loss
+from jaxvff.learning.learner import LearnInput, Parts
 
 
 class Step(NamedTuple):
@@ -26,24 +25,29 @@ class Step(NamedTuple):
 
 
 def gradient_step(
+    parts: Parts,
     optimizer: optax.GradientTransformation,
-    objective: Callable[[Params], tuple[Array, BatchOutput]],
-    params: Params,
+    given: BatchInput,
     opt_state: Tree,
     *,
     running: Array,
     x: LearnInput,
 ) -> Step:
-    """Follow the gradient once; a lane that stopped keeps its last good parameters.
+    """Follow the gradient of a batch's loss once; a lane that stopped keeps its last parameters.
 
     Args:
+      parts: networks, losses, codec.
       optimizer: without its learning rate.
-      objective: from parameters to the loss, and what else the batch came to.
-      params: online.
+      given: the batch, and the parameters that are moved.
       opt_state: of the optimizer.
       running: `[]` bool, the lane has not stopped.
       x: of this iteration, for the learning rate.
     """
+    params = given.params
+
+    def objective(params: Params) -> tuple[Array, BatchOutput]:
+        return batch_loss(parts, given._replace(params=params))
+
     (loss, batch), grads = jax.value_and_grad(objective, has_aux=True)(params)
     norm = optax.tree.norm(grads)
     steps, new_opt_state = optimizer.update(grads, opt_state, params)

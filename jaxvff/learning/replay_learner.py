@@ -12,7 +12,7 @@ from jaxvff.core.segments import blank_segment, without_padding
 from jaxvff.core.sizes import nbytes
 from jaxvff.core.types import Array, Metrics, Params, Traced, Tree
 from jaxvff.learning import optimizers
-from jaxvff.learning.batch_loss import BatchInput, BatchOutput, batch_loss
+from jaxvff.learning.batch_loss import BatchInput
 from jaxvff.learning.bonus import Bonus
 from jaxvff.learning.gradient_step import gradient_step, keep_unless
 from jaxvff.learning.learner import Learner, LearnInput, LearnOutput, Parts, Size, init_params
@@ -167,11 +167,8 @@ class ReplayLearner(NamedTuple):
             traced=x.traced,
         )
 
-        def objective(params: Params) -> tuple[Array, BatchOutput]:
-            return batch_loss(self.parts, given._replace(params=params))
-
         step = gradient_step(
-            self.optimizer, objective, state.params, state.opt_state, running=running, x=x
+            self.parts, self.optimizer, given, state.opt_state, running=running, x=x
         )
         memory = self.parts.memory.update(state.memory, step.batch.evaluated)
         bonus_state = keep_unless(step.running, bonus_state, state.bonus)
