@@ -9,8 +9,7 @@ from jaxvff.core.errors import UserError
 from jaxvff.runs import run_file, trust
 from jaxvff.settings import overrides, sweep
 
-DRAWING = ("render", "seed", "episodes")  # what is drawn, see reports.gifs
-KEYS = (*DRAWING, "trust")
+KEYS = ("render", "seed", "episodes", "trust")  # the first three: what is drawn, reports.gifs
 
 
 def run(args: list[str]) -> int:

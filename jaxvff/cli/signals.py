@@ -63,11 +63,9 @@ def _leave(number: int) -> NoReturn:
     message = MESSAGE
     if os.environ.get("TERM") not in (None, "dumb", "unknown"):
         if os.isatty(2):
-            message = (
-                b"\r\x1b[K\x1b[?25h" + message
-            )  # over a spinner, with the cursor it had hidden
+            message = TIDY + MESSAGE
         elif os.isatty(1):
-            _write(1, b"\r\x1b[K\x1b[?25h")
+            _write(1, TIDY)
     _write(2, message)
     os._exit(128 + number)
 
