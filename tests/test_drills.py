@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from jaxvff.runs import checkpoint
+from tests.test_run import metrics
 
 pytestmark = pytest.mark.slow
 
@@ -49,14 +50,9 @@ def run(*args: str, cwd: Path, **options) -> tuple[int, str]:
 
 def wait_for_reports(folder: Path, n: int = 1) -> None:
     deadline = time.time() + PATIENCE_S
-    while not (folder / "metrics.jsonl").exists() or len(reports(folder)) < n:
+    while not (folder / "metrics.jsonl").exists() or len(metrics(folder)) < n:
         assert time.time() < deadline
         time.sleep(0.05)
-
-
-def reports(folder: Path) -> list[dict]:
-    lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "wall_s"} for line in lines]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -72,7 +68,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     """The reports of RUN by a process that nobody disturbs."""
     folder = tmp_path_factory.mktemp("undisturbed")
     assert run("train", *RUN, "run_dir=r", cwd=folder)[0] == 0
-    return reports(folder / "r")
+    return metrics(folder / "r")
 
 
 @pytest.fixture
@@ -99,7 +95,7 @@ def test_of_two_resumes_one_goes_on_and_the_other_is_refused(
     refused = a if code_a == 2 else b
     assert "r is being written by process" in refused
     assert "Traceback" not in refused
-    assert reports(tmp_path / "r") == undisturbed
+    assert metrics(tmp_path / "r") == undisturbed
 
 
 def test_a_run_that_goes_on_is_not_resumed(tmp_path: Path, endless: subprocess.Popen) -> None:
@@ -130,7 +126,7 @@ def test_a_signal_leaves_a_checkpoint_and_a_table(
     assert code == 130
     assert "interrupted; continue with: jaxvff train resume=r" in printed
     done = int(checkpoint.latest(tmp_path / "r" / "checkpoint").name)
-    assert reports(tmp_path / "r")[-1]["step"] <= done
+    assert metrics(tmp_path / "r")[-1]["step"] <= done
     assert (tmp_path / "r" / "table.json").exists()
 
 
@@ -139,7 +135,7 @@ def test_nohup_is_honoured(tmp_path: Path) -> None:
     process = begin("train", *ENDLESS, "run_dir=r", cwd=tmp_path, preexec_fn=ignore)
     wait_for_reports(tmp_path / "r")
     process.send_signal(signal.SIGHUP)
-    wait_for_reports(tmp_path / "r", len(reports(tmp_path / "r")) + 2)
+    wait_for_reports(tmp_path / "r", len(metrics(tmp_path / "r")) + 2)
     assert process.poll() is None
     process.kill()
     process.wait()
@@ -157,7 +153,7 @@ def test_what_is_removed_while_it_is_written_is_put_back(
     code, printed = end(process)
     assert code == 0
     assert "was removed or moved" in printed
-    assert reports(tmp_path / "r") == undisturbed
+    assert metrics(tmp_path / "r") == undisturbed
     assert run("evaluate", "run=r", cwd=tmp_path)[0] == 0
 
 
@@ -170,8 +166,8 @@ def test_a_folder_that_is_moved_while_it_is_written_is_continued_where_it_was(
     code, printed = end(process)
     assert code == 0
     assert "r was removed or moved" in printed
-    assert reports(tmp_path / "r") == undisturbed
-    assert reports(tmp_path / "elsewhere") == undisturbed[: len(reports(tmp_path / "elsewhere"))]
+    assert metrics(tmp_path / "r") == undisturbed
+    assert metrics(tmp_path / "elsewhere") == undisturbed[: len(metrics(tmp_path / "elsewhere"))]
 
 
 def test_a_full_disk_costs_only_what_was_being_written(tmp_path: Path) -> None:

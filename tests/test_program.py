@@ -18,6 +18,7 @@ import pytest
 
 from jaxvff.cli import faults, help_texts, streams, switches
 from jaxvff.core.errors import UserError
+from tests.test_run import metrics
 
 JAXVFF = [sys.executable, "-m", "jaxvff"]
 SMALL = ["env=matrix/a", "seeds=1", "learn_start=32", "batch_size=32"]
@@ -34,12 +35,6 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def jaxvff(*args: str, **more: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*JAXVFF, *args], capture_output=True, text=True, **more)  # type: ignore[call-overload]
-
-
-def metrics(folder: Path) -> list[dict[str, object]]:
-    """The reports of a run but for their wall-clock time."""
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k != "wall_s"} for line in lines]
 
 
 @contextlib.contextmanager

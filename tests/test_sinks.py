@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import struct
@@ -19,6 +18,7 @@ from jaxvff.runs import folder as runs
 from jaxvff.runs.plan import _signature, plan
 from jaxvff.runs.sinks import Destination
 from jaxvff.settings import config
+from tests.test_run import metrics
 
 TINY = ["seeds=2", "hidden_dim=8", "batch_size=16", "learn_start=16", "buffer_size=64",
         "total_steps=80", "eval_interval=40", "epsilon_steps=100"]  # fmt: skip
@@ -195,11 +195,6 @@ def run(folder: Path, *overrides: str, resume: bool = False) -> list[dict]:
         jobs = runs.new_run([*TINY, f"run_dir={folder}", *overrides])[1]
     list(execute.execute(folder, jobs, resume=resume))
     return metrics(folder)
-
-
-def metrics(folder: Path) -> list[dict]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "wall_s"} for line in lines]
 
 
 @pytest.fixture(scope="module")

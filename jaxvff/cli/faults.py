@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import platform
 import shlex
@@ -64,16 +63,6 @@ def of_threads(args: Sequence[str]) -> list[Exception]:
 
     threading.excepthook = collect
     return found
-
-
-def silence_orbax() -> None:
-    """Orbax raises what it logs, and logs it 60 times, with tracebacks: the log of a fault has it.
-
-    What other libraries log is shown as ever.
-    """
-    handler = logging.StreamHandler()
-    handler.addFilter(lambda record: record.name != "absl")  # Abseil's logger, which orbax uses
-    logging.basicConfig(handlers=[handler])
 
 
 def what_happened(error: Exception) -> str:

@@ -27,10 +27,8 @@ def program() -> NoReturn:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
     from jaxvff.cli import faults
-    from jaxvff.cli.main import DEBUG, main
+    from jaxvff.cli.main import main
 
-    if DEBUG not in sys.argv:
-        faults.silence_orbax()
     in_threads = faults.of_threads(sys.argv[1:])
     try:
         code = main()

@@ -34,7 +34,7 @@ class Batch(NamedTuple):
     """Segments with what is learned beside them; leaves `[B, ...]`."""
 
     stored: Stored
-    extra: Array | None  # [B, T], added to the rewards; None: nothing
+    novelty: Array | None  # [B, T], by the bonus of before the iteration; None: no bonus
 
 
 def make(parts: Parts, options: LearningOptions) -> Learner:
@@ -105,10 +105,8 @@ class ParallelLearner(NamedTuple):
         """Take `minibatches` gradient steps in each of `epochs` passes over the segments."""
         segments = jax.vmap(without_padding)(x.segments)
         memory, rows = self.parts.memory.add(state.memory, segments)
-        extra = None
-        if self.bonus is not None:
-            extra = x.traced.bonus_beta * self.bonus.reward(state.bonus, segments)
-        whole, bootstrap_params = Batch(Stored(segments, rows), extra), state.params
+        novelty = None if self.bonus is None else self.bonus.reward(state.bonus, segments)
+        whole, bootstrap_params = Batch(Stored(segments, rows), novelty), state.params
         n = self.options.minibatches
 
         Carry = tuple[State, Array]  # and whether the lane runs
@@ -153,7 +151,7 @@ class ParallelLearner(NamedTuple):
             params=state.params,
             target_params=bootstrap_params,
             sample=Sample(batch.stored, None, None),
-            extra=batch.extra,
+            extra=None if batch.novelty is None else x.traced.bonus_beta * batch.novelty,
             memory=state.memory,
             key=key,
             env_params=x.env_params,
@@ -172,10 +170,9 @@ class ParallelLearner(NamedTuple):
         self, bonus_state: Tree, batch: Batch, x: LearnInput, running: Array
     ) -> tuple[Tree, Metrics]:
         """The next state of the bonus, and its mean."""
-        if self.bonus is None or batch.extra is None:
+        if self.bonus is None or batch.novelty is None:
             return bonus_state, {}
         segments = batch.stored.packed
-        n_valid = jnp.maximum(jnp.sum(segments.mask), 1)
-        mean = jnp.sum(self.bonus.reward(bonus_state, segments)) / n_valid
+        mean = jnp.sum(batch.novelty) / jnp.maximum(jnp.sum(segments.mask), 1)
         new = self.bonus.update(bonus_state, segments, x.traced.rnd_lr)
         return keep_unless(running, new, bonus_state), {"bonus": mean}

@@ -21,7 +21,7 @@ from jaxvff.runs import checkpoint, inputs, memory, run_file, sinks, trust
 from jaxvff.runs.locks import Writer
 from jaxvff.runs.plan import Job, plan
 from jaxvff.runs.sinks import SINKS
-from jaxvff.settings.overrides import Override, parse
+from jaxvff.settings.overrides import Override, parse, replaced
 
 CONFIG_FILE = "config.yaml"
 METRICS_FILE, TIMING_FILE = "metrics.jsonl", "timing.json"
@@ -112,8 +112,7 @@ def resumed_run(folder: Path, command: str, changes: Iterable[str | Override] = 
             "start a new run"
         )
     made_by, saved = run_file.read(folder, command)
-    new = {o.key for o in changes}
-    parts = [[*(o for o in part if o.swept or o.key not in new), *changes] for part in saved]
+    parts = [replaced(part, changes) for part in saved]
     jobs = _planned(parts, folder / inputs.FOLDER)
     _check(jobs)
     for index, job in enumerate(jobs):

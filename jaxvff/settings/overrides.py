@@ -89,6 +89,12 @@ def split(given: Sequence[str], *keys: str) -> tuple[list[str], dict[str, str]]:
     return rest, own
 
 
+def replaced(own: Iterable[Override], others: Sequence[Override]) -> list[Override]:
+    """`own` with `others` in place of those of the same name."""
+    names = {o.name for o in others}
+    return [*(o for o in own if o.name not in names), *others]
+
+
 def sweeps(overrides: Sequence[Override]) -> dict[str, list]:
     """The values of each key that is swept, in order.
 

@@ -11,7 +11,7 @@ import yaml
 import jaxvff.configs
 from jaxvff.core.errors import UserError, check_name
 from jaxvff.settings import config, sweep
-from jaxvff.settings.overrides import Override, check_read, parse
+from jaxvff.settings.overrides import Override, check_read, parse, replaced
 
 FOLDER = Path(jaxvff.configs.__file__).parent / "reproduce"
 
@@ -54,13 +54,13 @@ def overrides(name: str, extra: Iterable[str | Override]) -> list[list[Override]
 
 def _with_users(own: list[Override], users: list[Override], name: str) -> list[Override]:
     """A part's own overrides with the user's in place of those of the same key."""
-    swept, set_by_user = {o.key for o in own if o.swept}, {o.name for o in users}
+    swept = {o.key for o in own if o.swept}
     for o in users:
         if not o.swept and o.key in swept:
             raise UserError(
                 f"{o.text} cannot replace the sweep of {name}; write sweep.{o.key}=[..]"
             )
-    return [o for o in own if o.name not in set_by_user] + users
+    return replaced(own, users)
 
 
 def _read_somewhere(parts: list[list[Override]]) -> list[list[Override]]:
