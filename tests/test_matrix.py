@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +15,6 @@ from jaxvff.core.scores import score_table
 from jaxvff.core.types import Judged, TableScore
 from jaxvff.envs import matrix
 from jaxvff.reports import statistics
-from jaxvff.runs import units
-from jaxvff.runs.plan import plan
 
 
 def play(env, action) -> float:
@@ -194,33 +191,3 @@ def test_merged_plays_count_as_often_as_they_were_played() -> None:
     np.testing.assert_array_equal(merged[0][:, 0], [[0, 0], [0, 1], [1, 0], [1, 1]])
     np.testing.assert_array_equal(merged[1], [[1, 0], [2, 0], [3, 0], [4, 0]])
     np.testing.assert_array_equal(played[np.asarray(example)[1:]], [[0, 1], [1, 0], [1, 1]])
-
-
-def test_payoffs_of_an_unusual_size_are_told_of_once_a_sweep_value_with_a_factor() -> None:
-    table = np.array(matrix.GAMES["a"])
-    for factor, says in (
-        (1, None),
-        (8, None),
-        (0.1, None),
-        (10, "10"),
-        (-100, "100"),
-        (0.01, "0.01"),
-    ):
-        (job,) = plan(["env=matrix/file", f"env.payoff={(table * factor).tolist()}", "seeds=1"])
-        lines = units.about_payoffs([job])
-        assert len(lines) == (says is not None)
-        assert says is None or lines[0].endswith(f"divide the payoffs by {says}")
-    quiet = plan(["sweep.env=[matrix/a,matrix/penalty,matrix/random]", "env.game_seed=null"])
-    assert units.about_payoffs([*quiet, *plan(["env=contextual"])]) == []
-
-
-@pytest.mark.parametrize(
-    ("returns", "says"),
-    [([0.0, 0.0], ""), ([1.5, np.nan], ""), ([np.nan], ""), ([2e4, 1.0], r"of 2e\+04; .* by 1000"),
-     ([-2e-4], r"of 0.0002; .* by 1e-05")],
-)  # fmt: skip
-def test_returns_of_an_unusual_size_are_told_of(returns: list[float], says: str) -> None:
-    (job,) = plan(["env=matrix_steps/two_step"])
-    line = units.about_returns(job, {"train_return": np.array(returns)})
-    assert bool(line) == bool(says)
-    assert re.search(says, line)

@@ -54,13 +54,29 @@ def two_episodes(rng: np.random.Generator, spec) -> Segment:
     )
 
 
-@pytest.mark.parametrize(("epochs", "target"), [(1, "max"), (2, "sarsa")])
-def test_an_epoch_of_one_minibatch_is_a_plain_gradient_step(epochs: int, target: str) -> None:
+def mean_size_of_returns(segments: Segment, gamma: float) -> float:
+    """Of all slots with a return that is not 0, in a slow loop."""
+    sizes = []
+    for rewards, terminated, mask in zip(
+        np.asarray(segments.reward), segments.terminated, segments.mask, strict=True
+    ):
+        later = 0.0
+        for t in reversed(range(len(mask))):
+            later = float(rewards[t]) + gamma * (not terminated[t]) * later if mask[t] else 0.0
+            sizes += [abs(later)] * (later != 0)
+    return float(np.mean(sizes))
+
+
+@pytest.mark.parametrize(("epochs", "target", "size"), [(1, "max", 0), (2, "sarsa", 3)])
+def test_an_epoch_of_one_minibatch_is_a_plain_gradient_step(
+    epochs: int, target: str, size: float
+) -> None:
     """VDN with SGD, written out; the targets of both epochs are those of before the iteration."""
     asked = config.load(
         [*PARALLEL, "method=vdn", "env=matrix_steps/two_step", "optimizer=sgd", "lr=0.1",
          f"epochs={epochs}", "minibatches=1", "n_envs=2", "segment_length=7", "td_lambda=0.7",
-         "gamma=0.9", f"target={target}", "grad_clip=1000000"]
+         "gamma=0.9", f"target={target}", "grad_clip=1000000",
+         f"return_scale={size}"]
     )  # fmt: skip
     env = build.environment(asked.env)
     learner, utility = build.learner(asked, env), build.model(asked, env).utility
@@ -93,9 +109,10 @@ def test_an_epoch_of_one_minibatch_is_a_plain_gradient_step(epochs: int, target:
             v = chosen.sum()
             later = y[t + 1] if segments.mask[i, t + 1] else v
             discount = 0.9 * (1 - segments.terminated[i, t])
-            y[t] = segments.reward[i, t] + discount * (0.3 * v + 0.7 * later)
+            y[t] = segments.reward[i, t] / unit + discount * (0.3 * v + 0.7 * later)
         return y
 
+    unit = mean_size_of_returns(segments, 0.9) / size if size else 1.0
     params = state.params["utility"]
     targets = [target_of(np.asarray(q_of(params, i)), i) for i in range(2)]
 

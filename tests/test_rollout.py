@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,6 +67,57 @@ def test_utilities_in_a_rollout_are_those_of_the_unroll() -> None:
     segment, _ = collect(3, 23, epsilon=0.0)
     q, _ = UTILITY.unroll(PARAMS, segment)
     np.testing.assert_array_equal(actions.greedy(q, segment.avail), segment.action)
+
+
+def collect_going_on(seed: int, lengths: list[int], epsilon: float) -> list[tuple]:
+    """Segments of one game, each of which begins where the one before has ended; their Episodes."""
+    me, key, out = player(epsilon), jax.random.key(seed), []
+    go_on = jax.jit(partial(rollout.going_on, me), static_argnums=2)
+    play = rollout.begin(me, key)
+    for i, n_slots in enumerate(lengths):
+        play, segment, ends = go_on(play, jax.random.fold_in(key, i), n_slots)
+        out.append((segment, ends))
+    return out
+
+
+def once(pieces: list[tuple], name: str) -> np.ndarray:
+    """A field of consecutive segments, every slot once.
+
+    The last slot of a segment is the first of the next, unless it has a final observation.
+    """
+    kept = [len(s.mask) - (not ends.ended[-1]) for s, ends in pieces[:-1]] + [None]
+    return np.concatenate(
+        [np.asarray(getattr(s, name))[:n] for (s, _), n in zip(pieces, kept, strict=True)]
+    )
+
+
+@pytest.mark.parametrize("lengths", [[2] * 12, [4, 3, 7, 2, 9]])
+def test_games_that_go_on_equal_one_long_slow_loop(lengths: list[int]) -> None:
+    for seed in range(5):
+        pieces = collect_going_on(seed, lengths, 1.0)
+        expected = toy.slow(once(pieces, "action"))
+        for name in ("is_first", "mask", "reward", "terminated"):
+            np.testing.assert_array_equal(once(pieces, name), [s[name] for s in expected], name)
+        np.testing.assert_array_equal(once(pieces, "state")[:, 1], [s["total"] for s in expected])
+        for (before, ends), (after, _) in itertools.pairwise(pieces):
+            assert not before.mask[-1]
+            assert after.is_first[0] == (ends.ended[-1] or before.is_first[-1])
+        ended = sum(int(ends.ended.sum()) for _, ends in pieces)
+        assert ended == sum(s["ended"] for s in expected), "an episode was counted twice, or never"
+
+
+def test_memory_goes_on_with_the_game() -> None:
+    """Utilities of short segments are those of one long one, to float32 rounding."""
+    pieces = collect_going_on(3, [4, 3, 7, 2, 9], 0.0)
+    for segment, _ in pieces:
+        q, _ = UTILITY.unroll(PARAMS, segment)
+        np.testing.assert_array_equal(actions.greedy(q, segment.avail), segment.action)
+    known = [
+        (s._replace(reward=UTILITY.unroll(PARAMS, s)[0]), ends) for s, ends in pieces
+    ]  # utilities in place of rewards
+    ((long, _),) = collect_going_on(3, [len(once(pieces, "mask"))], 0.0)
+    np.testing.assert_array_equal(once(pieces, "obs"), long.obs)
+    np.testing.assert_allclose(once(known, "reward"), UTILITY.unroll(PARAMS, long)[0], atol=1e-5)
 
 
 def slow_episodes(actions: np.ndarray) -> list[dict]:

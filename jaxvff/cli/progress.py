@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from jaxvff.runs import execute, memory, units
+from jaxvff.runs import execute, memory
 from jaxvff.runs.execute import Result, Watcher
 from jaxvff.runs.folder import resume_command
 from jaxvff.runs.plan import Job
@@ -35,8 +35,6 @@ def train_and_show(folder: Path, jobs: Sequence[Job], *, command: str, resume: b
     console = Console()
     estimate = memory.describe(memory.largest(jobs))
     console.print(estimate, style="dim", highlight=False, soft_wrap=True)
-    for line in units.about_payoffs(jobs):
-        console.print(line, style="yellow", soft_wrap=True, markup=False, highlight=False)
     go_on = resume_command(command, folder, jobs)
     try:
         results = _train(console, folder, jobs, resume=resume)
@@ -104,7 +102,6 @@ class _Bar:
         self._done = 0  # seed-steps of the jobs that are finished
         self._begins: dict[str, tuple[int, float]] = {}  # of each job: its first steps, and when
         self._stopped: set[tuple[str, int]] = set()  # seeds that were told of
-        self._sized: set[str] = set()  # jobs whose returns were
 
     def on_wait(self, job: Job, what: str) -> None:
         """Say what is waited for."""
@@ -123,12 +120,9 @@ class _Bar:
         )
 
     def on_report(self, job: Job, report: Report) -> None:
-        """Tell of seeds that stopped, and once of returns of an unusual size."""
+        """Tell of seeds that stopped."""
         from jaxvff.reports.stops import stops
 
-        if job.name not in self._sized and (line := units.about_returns(job, report.metrics)):
-            self._sized.add(job.name)
-            self.tell(line)
         for line in stops(job, report.metrics, self._stopped):
             self.tell(line)
 

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from jaxvff.core.types import Array, TableScore
 
-FIT_TOLERANCE = 0.1  # env units, the largest error of a fitted table
+# The largest error of a fitted table, as a share of its largest |payoff|: 0.1 where that is 12, as
+# in the paper's games.
+FIT_TOLERANCE = 1 / 120
+
+
+def fits(error: Any, payoff: Any) -> Any:
+    """Whether errors, env units, are small beside a table of payoffs; False for NaN.
+
+    Both are arrays of JAX, or both of NumPy, and so is what comes out.
+    """
+    return error < FIT_TOLERANCE * abs(payoff).max()
 
 
 def score_table(q_tot: Array, utilities: Array, payoff: Array) -> TableScore:
@@ -28,7 +40,7 @@ def score_table(q_tot: Array, utilities: Array, payoff: Array) -> TableScore:
     error = jnp.abs(q_tot - payoff)
     # Not left to max: over thousands of entries XLA's forgets NaN on a CPU (jax 0.10.2).
     max_error = jnp.where(jnp.any(jnp.isnan(error)), jnp.nan, jnp.max(error))
-    fit = max_error < FIT_TOLERANCE
+    fit = fits(max_error, payoff)
     return TableScore(
         max_error=max_error,
         regret=jnp.where(decided, jnp.max(payoff) - earned, jnp.nan),

@@ -70,12 +70,20 @@ class Outcome(NamedTuple):
     results: dict[str, Array] = {}  # noqa: RUF012  (a default that nobody writes to)
 
 
+class Memory(NamedTuple):
+    """What a team remembers of its episode."""
+
+    carry: Array  # [A, H] of the utility networks that act
+    last_action: Array  # [A] int
+
+
 class Segment(NamedTuple):
-    """T slots that hold whole episodes back to back; the one currency of experience.
+    """T slots that hold episodes back to back; the one currency of experience.
 
     An episode of L transitions takes L + 1 slots. The last one holds its final observation and
     the action that the policy would have taken there (SARSA bootstraps on it); its mask is False.
-    `reward[t]` and `terminated[t]` belong to the transition t -> t+1.
+    `reward[t]` and `terminated[t]` belong to the transition t -> t+1. So the mask of a segment's
+    last slot is False as well: where an episode goes on, the next segment begins with that slot.
     """
 
     obs: Array  # [T, A, O]
@@ -86,6 +94,9 @@ class Segment(NamedTuple):
     terminated: Array  # [T] bool
     is_first: Array  # [T] bool, the first slot of an episode
     mask: Array  # [T] bool, slots t -> t+1 are a real transition
+    # What the team remembered before slot 0, where its episode began in an earlier segment; None:
+    # slot 0 is the first of an episode
+    before: Memory | None = None
 
 
 class Episodes(NamedTuple):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvff.core.scores import FIT_TOLERANCE
+from jaxvff.core.scores import fits
 from jaxvff.core.types import Array
 from jaxvff.lab import barriers, tabular_model
 from jaxvff.lab.flows import Dynamics, Flow, flow
@@ -20,7 +20,7 @@ from jaxvff.lab.study import Row, Study, starts_beside
 from jaxvff.lab.zero_loss import KINDS, is_optimal
 
 MAX_SWITCHES = 12  # changes of the greedy joint action through which a flow is followed
-# How a flow ends: whether every payoff is within FIT_TOLERANCE, whether the greedy joint action
+# How a flow ends: whether every payoff is fitted, whether the greedy joint action
 # is optimal; left out: it failed.
 ENDS = ("fit, optimal", "fit, not optimal", "no fit, optimal", "no fit, not optimal", "left out")
 
@@ -102,7 +102,7 @@ def _count_ends(study: Study, flows: Flow) -> list[Row]:
     """
     y, n_starts = study.payoff.ravel(), study.options.starts
     error = np.abs(np.asarray(jax.vmap(study.model.q_tot)(flows.x)) - y).max(-1)
-    fit = error < FIT_TOLERANCE  # False for NaN
+    fit = fits(error, y)
     optimal = is_optimal(study.payoff, np.asarray(flows.chosen))
     ok = np.asarray(flows.ok)
     # In the order of ENDS

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxvff.core.scores import FIT_TOLERANCE
+from jaxvff.core.scores import fits
 from jaxvff.core.types import Array, Tree
 from jaxvff.lab.objective import (
     Policy,
@@ -186,6 +186,6 @@ def end_rates(outcome: Outcome, payoff: np.ndarray) -> dict[str, dict[str, float
       payoff: `[U] * A`.
     """
     optimal = np.asarray(outcome.decided) & is_optimal(payoff, np.asarray(outcome.chosen))
-    fit = np.asarray(outcome.max_error) < FIT_TOLERANCE  # False for NaN
+    fit = fits(np.asarray(outcome.max_error), payoff)
     ends = {"optimal": optimal, "fit": fit, "both": optimal & fit}
     return {k: wilson(int(v.sum()), len(v))._asdict() for k, v in ends.items()}

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxvff.core.segments import without_padding
-from jaxvff.core.types import Array, EnvParams, Metrics, Params, Traced, Tree
+from jaxvff.core.types import Array, EnvParams, Metrics, Params, Segment, Traced, Tree
 from jaxvff.learning.learner import Parts
 from jaxvff.learning.samples import Sample
 from jaxvff.losses.contract import Evaluated, LossInput, LossOutput
+from jaxvff.losses.terms import IN_REWARD_UNITS
 
 
 class BatchInput(NamedTuple):
@@ -20,7 +21,9 @@ class BatchInput(NamedTuple):
     params: Params  # online
     target_params: Params
     sample: Sample  # of Stored segments, B
-    extra: Array | None  # [B, T], added to the rewards of the segments; None: nothing
+    unit: Array  # [] env units, what rewards are divided by
+    extra: Array | None  # [B, T], added to those rewards; None: nothing
+    targets: Array | None  # [B, T, ...] of Loss.targets; None: they are made now
     memory: Tree  # of the method's SegmentMemory
     key: Array  # PRNG key
     env_params: EnvParams
@@ -31,7 +34,7 @@ class BatchOutput(NamedTuple):
     """What a batch came to, beside its loss."""
 
     metrics: Metrics  # [] each, means over the valid slots
-    error: Array  # mean |TD error| of each segment, for priorities
+    error: Array  # mean |TD error| of each segment, in learned units, for priorities
     evaluated: Evaluated  # for the method's SegmentMemory
 
 
@@ -50,21 +53,31 @@ def batch_loss(parts: Parts, x: BatchInput) -> tuple[Array, BatchOutput]:
     packed, n_sampled = stored.packed, len(jax.tree.leaves(stored)[0])
     copies = jnp.ones(n_sampled) if weight is None else weight
     example = jnp.arange(n_sampled)
-    if weight is None and parts.codec.merge is not None and x.extra is None:
+    plain = weight is None and x.extra is None and x.targets is None
+    if plain and parts.codec.merge is not None:
         packed, copies, example = parts.codec.merge(packed, x.env_params)
 
     # The loss of each of them.
-    def segment_loss(inputs: tuple[Tree, Array | None], recalled: Tree) -> tuple[Array, LossOutput]:
-        packed, extra = inputs
+    Inputs = tuple[Tree, Array | None, Array | None]
+
+    def segment_loss(inputs: Inputs, recalled: Tree) -> tuple[Array, LossOutput]:
+        packed, extra, targets = inputs
         segment = without_padding(parts.codec.unpack(packed, x.env_params))
-        if extra is not None:
-            segment = segment._replace(reward=segment.reward + extra)
-        given = LossInput(parts.model, x.params, x.target_params, segment, x.traced, recalled)
+        segment = learned_from(segment, x.unit, extra)
+        given = LossInput(
+            model=parts.model,
+            params=x.params,
+            target_params=x.target_params,
+            segment=segment,
+            traced=x.traced,
+            recalled=recalled,
+            targets=targets,
+        )
         return segment.mask, parts.loss(given)
 
     rows = jax.tree.map(lambda row: row[example], stored.row)
     recalled = parts.memory.recall(x.memory, rows, x.key)
-    mask, out = parts.memory.over_batch(segment_loss, (packed, x.extra), recalled)
+    mask, out = parts.memory.over_batch(segment_loss, (packed, x.extra, x.targets), recalled)
 
     # Weights lower what a segment adds; they do not shrink what it is divided by (PER, §3.4).
     n_valid = jnp.maximum(jnp.sum((copies if weight is None else 1) * mask.T), 1)
@@ -75,4 +88,17 @@ def batch_loss(parts: Parts, x: BatchInput) -> tuple[Array, BatchOutput]:
     error = jnp.sum(out.metrics["td_error_abs"], axis=1) / jnp.maximum(jnp.sum(mask, axis=1), 1)
     evaluated = Evaluated(out.found, stored.row, example, copies, mean)
     metrics = jax.tree.map(mean, out.metrics)
+    metrics |= {name: x.unit * metrics[name] for name in IN_REWARD_UNITS if name in metrics}
     return mean(out.per_slot), BatchOutput(metrics, error, evaluated)
+
+
+def learned_from(segment: Segment, unit: Array, extra: Array | None) -> Segment:
+    """A segment with the rewards that values are learned from.
+
+    Args:
+      segment: with rewards `[..., T]` in env units.
+      unit: `[]` env units, what they are divided by.
+      extra: `[..., T]`, added to what comes out; None: nothing.
+    """
+    reward = segment.reward / unit
+    return segment._replace(reward=reward if extra is None else reward + extra)

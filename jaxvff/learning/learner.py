@@ -66,6 +66,8 @@ class Learner(NamedTuple):
     sizes: Callable[[Tree], list[Size]]
     n_keys: int  # PRNG keys that an iteration takes
     first_iteration: int  # the first one in which parameters change
+    # state -> what values are multiplied with to be in env units, []
+    unit: Callable[[Tree], Array] = lambda state: jnp.ones(())
 
 
 def init_params(model: Model, key: Array) -> Params:

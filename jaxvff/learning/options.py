@@ -101,12 +101,29 @@ class LearnerOptions:
     target_interval: int = option(200, "between target syncs", unit="updates", low=1, needs=_REPLAY)
     target_tau: float = option(
         1.0,
-        "share that a sync takes over; 1 copies; soft sync: target_interval=1 target_tau=0.005",
+        "share that a sync takes over; 1 copies; soft sync: target_interval=1 target_tau=0.005; of "
+        "learner=parallel a sync is the end of an iteration",
         low=0,
         high=1,
         above=True,
         traced=True,
-        needs=_REPLAY,
+    )
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether games on the device go on from one segment into the next."""
+        return self.learner == "parallel"
+
+
+@dataclass(frozen=True)
+class ReturnOptions:
+    """The unit that values are learned in."""
+
+    return_scale: float = option(
+        3.0,
+        "rewards are divided, where they are learned from, so that returns are about so large; "
+        "then nothing depends on the unit of the rewards; 0: learned from as they are",
+        low=0,
     )
 
 
@@ -137,5 +154,5 @@ class BonusOptions:
 
 
 @dataclass(frozen=True)
-class LearningOptions(LearnerOptions, OptimizerOptions, ReplayOptions, BonusOptions):
+class LearningOptions(LearnerOptions, OptimizerOptions, ReplayOptions, ReturnOptions, BonusOptions):
     """Everything that a learner may ask for."""

@@ -11,21 +11,25 @@ import optax
 from jaxvff.core.errors import UserError
 from jaxvff.core.segments import plain_codec, without_padding
 from jaxvff.core.sizes import nbytes
-from jaxvff.core.types import Array, Metrics, Params, Traced, Tree
-from jaxvff.learning import optimizers
-from jaxvff.learning.batch_loss import BatchInput
+from jaxvff.core.types import Array, Metrics, Params, Segment, Traced, Tree
+from jaxvff.learning import optimizers, return_scale
+from jaxvff.learning.batch_loss import BatchInput, learned_from
 from jaxvff.learning.bonus import Bonus
 from jaxvff.learning.gradient_step import gradient_step, keep_unless
 from jaxvff.learning.learner import Learner, LearnInput, LearnOutput, Parts, Size, init_params
 from jaxvff.learning.options import BONUSES, LearningOptions
+from jaxvff.learning.return_scale import ReturnScale
 from jaxvff.learning.samples import Sample, Stored
+from jaxvff.losses.contract import LossInput
 
 
 class State(NamedTuple):
     """Everything that one lane's learner carries on."""
 
     params: Params
+    target_params: Params
     opt_state: Tree
+    scale: ReturnScale
     bonus: Tree  # of the exploration bonus; () without one
     memory: Tree  # of the method's SegmentMemory, for the segments of an iteration
 
@@ -35,6 +39,7 @@ class Batch(NamedTuple):
 
     stored: Stored
     novelty: Array | None  # [B, T], by the bonus of before the iteration; None: no bonus
+    targets: Array | None  # [B, T, ...] of Loss.targets; None: every update makes its own
 
 
 def make(parts: Parts, options: LearningOptions) -> Learner:
@@ -42,7 +47,8 @@ def make(parts: Parts, options: LearningOptions) -> Learner:
 
     Source: Gallici et al. (2025), PQN: no replay and no target network, which normalisation in the
     networks makes up for (`norm=layer`), and λ-returns of many environments. Here the returns of
-    an iteration bootstrap on the parameters from before it, in all its epochs.
+    an iteration bootstrap on the parameters from before it, in all its epochs; with
+    `target_tau` < 1 on a target network that follows them.
 
     Raises:
       UserError: the minibatches do not divide the segments.
@@ -67,6 +73,7 @@ def make(parts: Parts, options: LearningOptions) -> Learner:
         sizes=learner.sizes,
         n_keys=options.epochs,
         first_iteration=0,
+        unit=learner.unit,
     )
 
 
@@ -87,7 +94,9 @@ class ParallelLearner(NamedTuple):
         bonus_key, memory_key = (jax.random.fold_in(key, i) for i in (1, 2))
         return State(
             params=params,
+            target_params=params,
             opt_state=self.optimizer.init(params),
+            scale=return_scale.fresh(),
             bonus=self.bonus.init(bonus_key, spec.state_size) if self.bonus is not None else (),
             memory=parts.memory.init(memory_key, spec, parts.n_envs, parts.n_slots),
         )
@@ -96,17 +105,27 @@ class ParallelLearner(NamedTuple):
         """The online parameters."""
         return state.params
 
+    def unit(self, state: State) -> Array:
+        """What values are multiplied with to be in env units: `[]`."""
+        return return_scale.unit(state.scale, self.options.return_scale)
+
     def sizes(self, state: State) -> list[Size]:
         """All that is trained."""
-        note = "parameters, optimiser and what the method remembers of an iteration"
+        note = "parameters, target network, optimiser, what the method remembers of an iteration"
         return [Size("networks", nbytes(state), note, "hidden_dim")]
 
     def learn(self, state: State, x: LearnInput) -> LearnOutput:
         """Take `minibatches` gradient steps in each of `epochs` passes over the segments."""
         segments = jax.vmap(without_padding)(x.segments)
         memory, rows = self.parts.memory.add(state.memory, segments)
+        scale = return_scale.update(state.scale, segments, x.traced.gamma)
+        scale = keep_unless(x.running, scale, state.scale)
+        state = state._replace(memory=memory, scale=scale)
+
+        # What all epochs share.
         novelty = None if self.bonus is None else self.bonus.reward(state.bonus, segments)
-        whole, bootstrap_params = Batch(Stored(segments, rows), novelty), state.params
+        targets = self._targets(state, segments, novelty, x)
+        whole = Batch(Stored(segments, rows), novelty, targets)
         n = self.options.minibatches
 
         Carry = tuple[State, Array]  # and whether the lane runs
@@ -117,29 +136,45 @@ class ParallelLearner(NamedTuple):
             batches = jax.tree.map(lambda z: z[order].reshape(n, -1, *z.shape[1:]), whole)
 
             def update(carry: Carry, step: tuple[Batch, Array]) -> tuple[Carry, Metrics]:
-                return self._update(carry, step[0], bootstrap_params, x, key=step[1])
+                return self._update(carry, step[0], x, key=step[1])
 
             return jax.lax.scan(update, carry, (batches, jax.random.split(key, n)))
 
-        carry = (state._replace(memory=memory), x.running)
-        (state, running), metrics = jax.lax.scan(epoch, carry, x.keys)
+        (state, running), metrics = jax.lax.scan(epoch, (state, x.running), x.keys)
+        state = state._replace(
+            target_params=optax.incremental_update(
+                state.params, state.target_params, x.traced.target_tau
+            )
+        )
         return LearnOutput(state, jax.tree.map(jnp.mean, metrics), running)
 
+    def _targets(
+        self, state: State, segments: Segment, novelty: Array | None, x: LearnInput
+    ) -> Array | None:
+        """The targets `[N, T, ...]` of the whole iteration, of a loss whose updates share them."""
+
+        def targets(segment: Segment) -> Array | None:
+            return self.parts.loss.targets(
+                LossInput(
+                    model=self.parts.model,
+                    params=state.params,
+                    target_params=state.target_params,
+                    segment=segment,
+                    traced=x.traced,
+                )
+            )
+
+        extra = _extra(novelty, x)
+        return jax.vmap(targets)(learned_from(segments, self.unit(state), extra))
+
     def _update(
-        self,
-        carry: tuple[State, Array],
-        batch: Batch,
-        bootstrap_params: Params,
-        x: LearnInput,
-        *,
-        key: Array,
+        self, carry: tuple[State, Array], batch: Batch, x: LearnInput, *, key: Array
     ) -> tuple[tuple[State, Array], Metrics]:
         """One gradient step.
 
         Args:
           carry: the state, and whether the lane runs, `[]` bool.
           batch: a minibatch.
-          bootstrap_params: that targets are made with, of before this iteration.
           x: of this iteration.
           key: PRNG key.
 
@@ -149,9 +184,11 @@ class ParallelLearner(NamedTuple):
         state, running = carry
         given = BatchInput(
             params=state.params,
-            target_params=bootstrap_params,
+            target_params=state.target_params,
             sample=Sample(batch.stored, None, None),
-            extra=None if batch.novelty is None else x.traced.bonus_beta * batch.novelty,
+            unit=self.unit(state),
+            extra=_extra(batch.novelty, x),
+            targets=batch.targets,
             memory=state.memory,
             key=key,
             env_params=x.env_params,
@@ -163,7 +200,9 @@ class ParallelLearner(NamedTuple):
         )
         memory = self.parts.memory.update(state.memory, step.batch.evaluated)
         bonus_state, bonus_metrics = self._explored(state.bonus, batch, x, step.running)
-        state = State(step.params, step.opt_state, bonus_state, memory)
+        state = state._replace(
+            params=step.params, opt_state=step.opt_state, bonus=bonus_state, memory=memory
+        )
         return (state, step.running), step.batch.metrics | step.metrics | bonus_metrics
 
     def _explored(
@@ -176,3 +215,8 @@ class ParallelLearner(NamedTuple):
         mean = jnp.sum(batch.novelty) / jnp.maximum(jnp.sum(segments.mask), 1)
         new = self.bonus.update(bonus_state, segments, x.traced.rnd_lr)
         return keep_unless(running, new, bonus_state), {"bonus": mean}
+
+
+def _extra(novelty: Array | None, x: LearnInput) -> Array | None:
+    """The bonus that is added to rewards."""
+    return None if novelty is None else x.traced.bonus_beta * novelty

@@ -11,13 +11,14 @@ import optax
 from jaxvff.core.segments import blank_segment, without_padding
 from jaxvff.core.sizes import nbytes
 from jaxvff.core.types import Array, Metrics, Params, Traced, Tree
-from jaxvff.learning import optimizers
+from jaxvff.learning import optimizers, return_scale
 from jaxvff.learning.batch_loss import BatchInput
 from jaxvff.learning.bonus import Bonus
 from jaxvff.learning.gradient_step import gradient_step, keep_unless
 from jaxvff.learning.learner import Learner, LearnInput, LearnOutput, Parts, Size, init_params
 from jaxvff.learning.options import BONUSES, REPLAYS, LearningOptions
 from jaxvff.learning.replay import Replay
+from jaxvff.learning.return_scale import ReturnScale
 from jaxvff.learning.samples import Sample, Stored
 
 
@@ -27,6 +28,7 @@ class State(NamedTuple):
     params: Params
     target_params: Params
     opt_state: Tree
+    scale: ReturnScale
     bonus: Tree  # of the exploration bonus; () without one
     replay: Tree
     memory: Tree  # of the method's SegmentMemory
@@ -49,6 +51,7 @@ def make(parts: Parts, options: LearningOptions) -> Learner:
         sizes=learner.sizes,
         n_keys=options.updates,
         first_iteration=learner.first_iteration,
+        unit=learner.unit,
     )
 
 
@@ -82,6 +85,7 @@ class ReplayLearner(NamedTuple):
             params=params,
             target_params=params,
             opt_state=self.optimizer.init(params),
+            scale=return_scale.fresh(),
             bonus=self.bonus.init(bonus_key, spec.state_size) if self.bonus is not None else (),
             replay=self.replay.init(item),
             memory=memory,
@@ -90,6 +94,10 @@ class ReplayLearner(NamedTuple):
     def acting(self, state: State) -> Params:
         """The online parameters."""
         return state.params
+
+    def unit(self, state: State) -> Array:
+        """What values are multiplied with to be in env units: `[]`."""
+        return return_scale.unit(state.scale, self.options.return_scale)
 
     def sizes(self, state: State) -> list[Size]:
         """Replay, and all that is trained."""
@@ -109,7 +117,9 @@ class ReplayLearner(NamedTuple):
         memory, rows = self.parts.memory.add(state.memory, x.segments)
         replay = self.replay.add(state.replay, Stored(packed, rows))
         stored, rest = self.replay.split(replay)
-        state = state._replace(memory=memory, replay=rest)
+        scale = return_scale.update(state.scale, x.segments, x.traced.gamma)
+        scale = keep_unless(x.running, scale, state.scale)
+        state = state._replace(memory=memory, replay=rest, scale=scale)
 
         Carry = tuple[State, Array]  # the state without what is stored, and whether the lane runs
 
@@ -160,7 +170,9 @@ class ReplayLearner(NamedTuple):
             params=state.params,
             target_params=state.target_params,
             sample=sample,
+            unit=self.unit(state),
             extra=extra,
+            targets=None,
             memory=state.memory,
             key=memory_key,
             env_params=x.env_params,
@@ -180,7 +192,14 @@ class ReplayLearner(NamedTuple):
 
         whole = self.replay.join(stored, state.replay)
         _, replay = self.replay.split(self.replay.prioritise(whole, sample, step.batch.error))
-        state = State(step.params, target_params, step.opt_state, bonus_state, replay, memory)
+        state = state._replace(
+            params=step.params,
+            target_params=target_params,
+            opt_state=step.opt_state,
+            bonus=bonus_state,
+            replay=replay,
+            memory=memory,
+        )
         return (state, step.running), step.batch.metrics | step.metrics | bonus_metrics
 
     def _explored(

@@ -35,6 +35,7 @@ class LossInput(NamedTuple):
     segment: Segment
     traced: Traced
     recalled: Tree = ()  # what the method's SegmentMemory knows of this segment
+    targets: Array | None = None  # Loss.targets of before; None: they are to be made now
 
 
 class LossOutput(NamedTuple):
@@ -45,7 +46,19 @@ class LossOutput(NamedTuple):
     found: Tree = ()  # what the method's SegmentMemory may keep
 
 
-Loss = Callable[[LossInput], LossOutput]
+class Loss:
+    """The loss of a method; a frozen dataclass whose fields are its options."""
+
+    def __call__(self, x: LossInput) -> LossOutput:
+        """The loss of one segment."""
+        raise NotImplementedError
+
+    def targets(self, x: LossInput) -> Array | None:
+        """TD targets `[T, ...]` that several updates may share: they become LossInput.targets.
+
+        None, unless a loss says otherwise: they depend on what is learned in between.
+        """
+        return None
 
 
 class Evaluated(NamedTuple):

@@ -7,25 +7,24 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from jaxvff.core.types import Array
 from jaxvff.losses import terms
-from jaxvff.losses.contract import LossInput, LossOutput
+from jaxvff.losses.contract import Loss, LossInput, LossOutput
+from jaxvff.losses.terms import UtilityValues
 
 
 @dataclass(frozen=True)
-class IndependentTd:
+class IndependentTd(Loss):
     """L_t = ½ mean_i (Q_i(o_t, a_t) - y_i)²: every agent learns from the team's reward."""
 
     def __call__(self, x: LossInput) -> LossOutput:
         """The loss of one segment."""
         model, segment = x.model, x.segment
         online = terms.utilities(model, x.params["utility"], segment)
-        target = terms.utilities(model, x.target_params["utility"], segment)
         q = terms.mix(  # [T, A]
             model, x.params["mixer"], online, action=segment.action, segment=segment
         )
-        best = model.bootstrap(online.q, target.q, segment)
-        value = terms.mix(model, x.target_params["mixer"], target, action=best, segment=segment)
-        y = jax.vmap(lambda v: terms.returns(x, v), 1, 1)(value)
+        y = _targets(x, online) if x.targets is None else x.targets
         error = jnp.where(segment.mask[:, None], q - y, 0.0)
         return LossOutput(
             0.5 * jnp.mean(error**2, axis=-1),
@@ -36,3 +35,13 @@ class IndependentTd:
                 jnp.mean(y, axis=-1),
             ),
         )
+
+    def targets(self, x: LossInput) -> Array:
+        """TD targets `[T, A]`, those of every agent."""
+        return _targets(x, terms.utilities(x.model, x.params["utility"], x.segment))
+
+
+def _targets(x: LossInput, online: UtilityValues) -> Array:
+    """What each agent would get by its own greedy action: `[T, A]`."""
+    value = terms.bootstrapped(x, online)
+    return jax.vmap(lambda v: terms.returns(x, v), 1, 1)(value)

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 
 from jaxvff.core.actions import greedy
 from jaxvff.core.options import option
+from jaxvff.core.types import Array
 from jaxvff.losses import terms
-from jaxvff.losses.contract import LossInput, LossOutput
+from jaxvff.losses.contract import Loss, LossInput, LossOutput
 from jaxvff.mixers.qtran import Qtran
 
 
 @dataclass(frozen=True)
-class QtranLoss:
+class QtranLoss(Loss):
     """QTRAN-base: L = L_td + opt_weight · L_opt + nopt_weight · L_nopt.
 
     L_td is the squared TD error of Q_jt. L_opt wants Σ_i max Q_i + V = Q_jt at the greedy joint
@@ -32,16 +33,11 @@ class QtranLoss:
         """The loss of one segment."""
         model, segment = x.model, x.segment
         online = terms.utilities(model, x.params["utility"], segment)
-        target = terms.utilities(model, x.target_params["utility"], segment)
         q_of = partial(terms.mix, model, x.params["mixer"], online, segment=segment)
 
         # The joint value and its target.
         q_jt = q_of(action=segment.action)
-        next_best = model.bootstrap(online.q, target.q, segment)
-        value = terms.mix(
-            model, x.target_params["mixer"], target, action=next_best, segment=segment
-        )
-        y = terms.returns(x, value)
+        y = terms.td_targets(x, online) if x.targets is None else x.targets
 
         # The sums of utilities that it is compared with, at the greedy joint action and the taken.
         v_of = partial(terms.apply_mixer, model, x.params["mixer"], head=Qtran.state_value)
@@ -55,3 +51,7 @@ class QtranLoss:
         error, opt, nopt = (terms.valid(segment, e) for e in (q_jt - y, opt, nopt))
         total = error**2 + self.opt_weight * opt**2 + self.nopt_weight * nopt**2
         return LossOutput(total, terms.metrics(segment, error, q_jt, y))
+
+    def targets(self, x: LossInput) -> Array:
+        """Targets `[T]` of Q_jt."""
+        return terms.td_targets(x, terms.utilities(x.model, x.params["utility"], x.segment))

@@ -13,6 +13,8 @@ from jaxvff.core.types import Array, JointStep, Metrics, Params, Segment, Tree
 from jaxvff.losses.contract import LossInput, Model
 from jaxvff.losses.targets import Bootstrap
 
+IN_REWARD_UNITS = ("td_error_abs", "q_tot", "target")  # of the metrics of every loss
+
 
 class UtilityValues(NamedTuple):
     """What the utility networks make of all slots of a segment."""
@@ -24,6 +26,14 @@ class UtilityValues(NamedTuple):
 def utilities(model: Model, params: Params, segment: Segment) -> UtilityValues:
     """Unroll one set of utility networks over a segment."""
     return UtilityValues(*model.utility.unroll(params, segment))
+
+
+def unremembered(segment: Segment) -> Segment:
+    """The segment for networks that did not act: what they knew before it is lost, and is zeros."""
+    if segment.before is None:
+        return segment
+    before = segment.before
+    return segment._replace(before=before._replace(carry=jnp.zeros_like(before.carry)))
 
 
 def joint_steps(values: UtilityValues, action: Array, avail: Array, state: Array) -> JointStep:
@@ -87,6 +97,27 @@ def returns(x: LossInput, value: Array) -> Array:
     return jax.lax.stop_gradient(targets)
 
 
+def bootstrapped(x: LossInput, online: UtilityValues) -> Array:
+    """The target network's joint value of the action that `model.bootstrap` chooses.
+
+    Args:
+      x: what the loss is given.
+      online: utilities of its segment, by which `double` chooses.
+
+    Returns:
+      `[T]`; `[T, A]` of a mixer that keeps agents apart.
+    """
+    model, segment = x.model, x.segment
+    target = utilities(model, x.target_params["utility"], segment)
+    best = model.bootstrap(online.q, target.q, segment)
+    return mix(model, x.target_params["mixer"], target, action=best, segment=segment)
+
+
+def td_targets(x: LossInput, online: UtilityValues) -> Array:
+    """Targets `[T]` that bootstrap on the target network (eq. 27 and 29): see `bootstrapped`."""
+    return returns(x, bootstrapped(x, online))
+
+
 def valid(segment: Segment, x: Array) -> Array:
     """`x[T]`, and 0 where the mask is False."""
     return jnp.where(segment.mask, x, 0.0)
@@ -104,8 +135,5 @@ def metrics(segment: Segment, error: Array, q_tot: Array, target: Array) -> Metr
     Returns:
       `[T]` each: td_error_abs, q_tot and target, in reward units.
     """
-    return {
-        "td_error_abs": jnp.abs(error),
-        "q_tot": valid(segment, q_tot),
-        "target": valid(segment, target),
-    }
+    values = jnp.abs(error), valid(segment, q_tot), valid(segment, target)
+    return dict(zip(IN_REWARD_UNITS, values, strict=True))

@@ -106,7 +106,7 @@ class Utility(NamedTuple):
         return jnp.concatenate(parts, axis=-1)
 
     def unroll(self, params: Params, segment: Segment) -> tuple[Array, Array]:
-        """All slots of a segment; the memory restarts at every `is_first`.
+        """All slots of a segment; the memory goes on from `before`, and restarts at `is_first`.
 
         Args:
           params: from `init`.
@@ -115,9 +115,12 @@ class Utility(NamedTuple):
         Returns:
           `(q[T, A, U], features[T, A, H])`.
         """
-        previous = jnp.roll(segment.action, 1, axis=0)  # slot 0 is_first: its value is not used
+        previous = jnp.roll(segment.action, 1, axis=0)  # that of slot 0 is used only with `before`
+        initial = before = self.initial_carry()
+        if segment.before is not None:
+            before = segment.before.carry
+            previous = previous.at[0].set(segment.before.last_action)
         xs = jax.vmap(self.inputs)(segment.obs, previous, segment.is_first)
-        initial = self.initial_carry()
         if not self.net.recurrent:  # slots are computed side by side
             _, q, features = jax.vmap(self.step, (None, None, 0))(params, initial, xs)
             return q, features
@@ -131,4 +134,4 @@ class Utility(NamedTuple):
             carry, q, features = self.step(params, carry, inputs)
             return carry, (q, features)
 
-        return scan(slot, initial, (xs, segment.is_first))[1]
+        return scan(slot, before, (xs, segment.is_first))[1]

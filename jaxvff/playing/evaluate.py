@@ -47,7 +47,7 @@ def greedy_episodes(player: Player, key: Array, n_episodes: int) -> Metrics:
     return {f"test_{name}": jnp.mean(x, dtype=jnp.float32) for name, x in ends.items()}
 
 
-def judge(model: Model, params: Params) -> Judge:
+def judge(model: Model, params: Params, unit: Array) -> Judge:
     """What a learner makes of the first state of an episode: see core.types.Judge.
 
     The joint value is the mixer's output: Q_jt for QTRAN, the monotone Q_tot for weighted QMIX.
@@ -56,11 +56,12 @@ def judge(model: Model, params: Params) -> Judge:
     Args:
       model: networks.
       params: {"utility", "mixer"}.
+      unit: `[]`, what its values are multiplied with to be in env units.
     """
-    return partial(_judged, model, params)
+    return partial(_judged, model, params, unit)
 
 
-def _judged(model: Model, params: Params, view: View, joint: Array) -> Judged:
+def _judged(model: Model, params: Params, unit: Array, view: View, joint: Array) -> Judged:
     first = jnp.zeros(model.utility.spec.n_agents, int)
     x = model.utility.inputs(view.obs, first, jnp.array(True))
     carry = model.utility.initial_carry()
@@ -74,4 +75,4 @@ def _judged(model: Model, params: Params, view: View, joint: Array) -> Judged:
     q_tot = jax.vmap(value)(jnp.asarray(joint))
     if q_tot.ndim > 1:
         q_tot = jnp.full(len(joint), jnp.nan)
-    return Judged(q_tot, q)
+    return Judged(unit * q_tot, unit * q)

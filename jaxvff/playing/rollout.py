@@ -1,4 +1,4 @@
-"""Playing on the device: segments of whole episodes back to back, and single episodes."""
+"""Playing on the device: segments of episodes back to back, and single episodes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from jaxvff.core.types import (
     EnvParams,
     EnvState,
     Episodes,
+    Memory,
     Outcome,
     Params,
     Revise,
@@ -38,13 +39,6 @@ class Player(NamedTuple):
     params: Params  # of the utility networks
     env_params: EnvParams
     revise: Revise | None = None  # what the team does instead, knowing the state
-
-
-class Memory(NamedTuple):
-    """What a team remembers of its episode."""
-
-    carry: Array  # [A, H] of the utility networks
-    last_action: Array  # [A] int
 
 
 class Play(NamedTuple):
@@ -149,8 +143,7 @@ def advance(player: Player, play: Play, key: Array) -> tuple[Play, View, Array, 
 def on_device(player: Player, key: Array, n_slots: int) -> tuple[Segment, Episodes]:
     """One segment from one environment, which starts at a reset.
 
-    The environment is stepped without auto-reset, so that the final observation of an episode
-    gets a slot of its own. An episode that the segment's end cuts counts as truncated there.
+    An episode that the segment's end cuts counts as truncated there.
 
     Args:
       player: who plays where.
@@ -160,7 +153,36 @@ def on_device(player: Player, key: Array, n_slots: int) -> tuple[Segment, Episod
     Returns:
       The Segment, and the Episodes that it holds.
     """
-    reset_key, scan_key = jax.random.split(key)
+    reset_key, key = jax.random.split(key)
+    _, segment, episodes = _slots(player, begin(player, reset_key), key, n_slots)
+    return segment, episodes
+
+
+def going_on(
+    player: Player, play: Play, key: Array, n_slots: int
+) -> tuple[Play, Segment, Episodes]:
+    """One segment from a game that goes on where the segment before has ended.
+
+    Args:
+      player: who plays where.
+      play: the game; from `begin`, or from this function.
+      key: PRNG key.
+      n_slots: length T of the segment.
+
+    Returns:
+      The game as it is in the last slot, which is also the first one of the next segment; the
+      Segment, which knows what was remembered before it; and the Episodes that end in it.
+    """
+    following, segment, episodes = _slots(player, play, key, n_slots)
+    return following, segment._replace(before=play.memory), episodes
+
+
+def _slots(player: Player, play: Play, key: Array, n_slots: int) -> tuple[Play, Segment, Episodes]:
+    """Play `n_slots` slots.
+
+    The environment is stepped without auto-reset, so that the final observation of an episode
+    gets a slot of its own.
+    """
 
     def slot(play: Play, x: tuple[Array, Array]) -> tuple[Play, tuple[Segment, Episodes]]:
         key, is_last = x
@@ -178,13 +200,16 @@ def on_device(player: Player, key: Array, n_slots: int) -> tuple[Segment, Episod
             mask=mask,
         )
         episodes = Episodes(play.ended, play.return_, play.length, play.results)
-        # After a final observation the step was for nothing: begin anew instead.
+        # After a final observation the step was for nothing: begin anew instead. The last slot is
+        # there for its observation and its action: the game stays where it is.
         again = begin(player, reset_key)
+        after = jax.tree.map(lambda a, b: jnp.where(is_last, a, b), play, after)
         following = jax.tree.map(lambda a, b: jnp.where(play.ended, a, b), again, after)
         return following, (seen, episodes)
 
-    xs = (jax.random.split(scan_key, n_slots), jnp.arange(n_slots) == n_slots - 1)
-    return scan(slot, begin(player, reset_key), xs)[1]
+    xs = (jax.random.split(key, n_slots), jnp.arange(n_slots) == n_slots - 1)
+    following, (segment, episodes) = scan(slot, play, xs)
+    return following, segment, episodes
 
 
 def episode(player: Player, key: Array) -> Play:

@@ -16,7 +16,7 @@ from rich.console import Group
 from rich.table import Table
 
 from jaxvff.core.files import write_json
-from jaxvff.core.scores import FIT_TOLERANCE
+from jaxvff.core.scores import fits
 from jaxvff.reports import plots, records, tables
 from jaxvff.reports.machine import machine
 from jaxvff.reports.records import Record, TableRecord
@@ -131,9 +131,9 @@ def _verdict(entry: Entry) -> str:
     if entry.paper is None:
         return "-"
     true = entry.record.payoff
-    fits = np.abs(true - np.array(entry.paper.q_tot)).max() < FIT_TOLERANCE
+    fit = fits(np.abs(true - np.array(entry.paper.q_tot)).max(), true)
     optimal = true[tables.greedy(np.array(entry.paper.utilities))] == true.max()
-    return f"{'fits' if fits else 'no fit'}, {'optimal' if optimal else 'not optimal'}"
+    return f"{'fits' if fit else 'no fit'}, {'optimal' if optimal else 'not optimal'}"
 
 
 def plot(entries: Sequence[Entry], path: Path) -> None:

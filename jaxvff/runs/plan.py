@@ -140,8 +140,11 @@ def _check_env(asked: Config, env: Env | HostEnv) -> None:
             f"segment_length={asked.segment_length} must be 2 in a one-step game; raise n_envs to "
             "collect more plays at a time"
         )
-    if asked.segment_length < longest:
+    goes_on = asked.goes_on and not isinstance(env, HostEnv)
+    if asked.segment_length < longest and not goes_on:
         raise UserError(
             f"segment_length={asked.segment_length} cannot hold an episode of "
             f"{env.spec.episode_limit} steps; set segment_length={longest} or more"
+            + " (on the device, learner=parallel needs no whole episodes)"
+            * asked.goes_on
         )

@@ -27,6 +27,7 @@ class LaneState(NamedTuple):
     env_steps: Array  # [] int, transitions collected
     stopped_at: Array  # [] int, env_steps when something was not finite and learning stopped; or -1
     key: Array
+    plays: Tree  # [n_envs] rollout.Play, of games that go on; () where each iteration begins anew
 
     @property
     def running(self) -> Array:
@@ -51,7 +52,10 @@ class Carry(NamedTuple):
 
 
 def fresh(
-    learner: Learner, lane: Lane, iterate: Callable[[LaneState], tuple[LaneState, Metrics]]
+    learner: Learner,
+    lane: Lane,
+    iterate: Callable[[LaneState], tuple[LaneState, Metrics]],
+    plays: Tree = (),
 ) -> Carry:
     """The carry that a lane begins with.
 
@@ -59,6 +63,7 @@ def fresh(
       learner: of the lane.
       lane: without the axis K.
       iterate: one iteration, for the shapes of its metrics; it is not computed.
+      plays: the games that go on from one iteration to the next.
     """
     key, learner_key = jax.random.split(jax.random.key(lane.seed))
     state = LaneState(
@@ -66,6 +71,7 @@ def fresh(
         env_steps=jnp.array(0, jnp.int32),
         stopped_at=jnp.array(-1, jnp.int32),
         key=key,
+        plays=plays,
     )
     metrics = jax.eval_shape(iterate, state)[1]
     return Carry(state, jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), metrics))

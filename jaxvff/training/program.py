@@ -84,7 +84,13 @@ class DeviceLane(NamedTuple):
 
     def init(self, lane: Lane) -> Carry:
         """The carry that the lane begins with."""
-        return lanes.fresh(self.learner, lane, lambda s: self.iterate(s, lane, jnp.array(0)))
+        plays: Tree = ()
+        if self.config.goes_on:
+            nobody = self._greedy({"utility": ()}, lane.env_params)
+            key = jax.random.fold_in(jax.random.key(lane.seed), 2)
+            keys = jax.random.split(key, self.config.n_envs)
+            plays = jax.vmap(partial(rollout.begin, nobody))(keys)
+        return lanes.fresh(self.learner, lane, lambda s: self.iterate(s, lane, jnp.array(0)), plays)
 
     def advance(self, carry_lane: tuple[Carry, Lane], start: Array, stop: Array) -> Carry:
         """The iterations from `start` to `stop`."""
@@ -120,12 +126,15 @@ class DeviceLane(NamedTuple):
             env_params=lane.env_params,
             revise=self.revise(params) if self.revise else None,
         )
-        key, *keys = jax.random.split(state.key, self.config.n_envs + 1)
-        collect = partial(rollout.on_device, player, n_slots=self.config.segment_length)
-        segments, episodes = jax.vmap(collect)(jnp.stack(keys))
-        state, metrics = lanes.learn(
-            self.learner, lane, state._replace(key=key), segments, iteration
-        )
+        key, *split = jax.random.split(state.key, self.config.n_envs + 1)
+        keys, plays, n_slots = jnp.stack(split), state.plays, self.config.segment_length
+        if self.config.goes_on:
+            collect = partial(rollout.going_on, player, n_slots=n_slots)
+            plays, segments, episodes = jax.vmap(collect)(plays, keys)
+        else:
+            segments, episodes = jax.vmap(partial(rollout.on_device, player, n_slots=n_slots))(keys)
+        state = state._replace(key=key, plays=plays)
+        state, metrics = lanes.learn(self.learner, lane, state, segments, iteration)
         ends = {"return": episodes.return_, **episodes.results}
         sums = {f"train_{k}": jnp.sum(jnp.where(episodes.ended, v, 0.0)) for k, v in ends.items()}
         return state, metrics | sums | {"episodes": jnp.sum(episodes.ended)}
@@ -138,7 +147,8 @@ class DeviceLane(NamedTuple):
         key = _test_key(carry.state.key)
         metrics = evaluate.greedy_episodes(player, key, self.config.eval_episodes)
         if self.env.score is not None:
-            judge = evaluate.judge(self.learner.model, params)
+            unit = self.learner.unit(carry.state.learner)
+            judge = evaluate.judge(self.learner.model, params, unit)
             metrics |= self.env.score(judge, lane.env_params)._asdict()
         return metrics
 

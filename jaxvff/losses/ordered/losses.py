@@ -13,7 +13,7 @@ from jaxvff.core.actions import greedy
 from jaxvff.core.options import option
 from jaxvff.core.types import Array, JointStep, Metrics, Params, Segment
 from jaxvff.losses import targets, terms
-from jaxvff.losses.contract import LossInput, LossOutput, Model
+from jaxvff.losses.contract import Loss, LossInput, LossOutput, Model
 from jaxvff.losses.ordered.elites import Found, Recalled
 from jaxvff.losses.ordered.order import (
     AGREED_WEIGHT,
@@ -28,7 +28,7 @@ from jaxvff.mixers.searchable import PER_STATE, SearchableMixer, SearchableValue
 
 
 @dataclass(frozen=True)
-class SearchingLoss:
+class SearchingLoss(Loss):
     """What both losses share: a budget for the search, and a margin between utilities."""
 
     margin: float = option(0.1, "least lead of the best action's utility", low=0, above=True)
