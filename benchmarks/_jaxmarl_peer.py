@@ -1,10 +1,11 @@
-"""Drive JaxMARL's QMIX with GRUs on SMAX, for jaxmarl_speed.py and time_to_skill.py.
+"""Drive JaxMARL's QMIX or PQN-VDN with GRUs on SMAX, for jaxmarl_speed.py and time_to_skill.py.
 
-It needs a checkout of JaxMARL, for its training script, and jaxmarl installed:
+It needs a checkout of JaxMARL, for its training scripts, and jaxmarl installed:
 
-  python benchmarks/_jaxmarl_peer.py CHECKOUT speed --updates 20  # or: skill --lr 1e-3 --seed 0
+  python benchmarks/_jaxmarl_peer.py CHECKOUT speed --updates 20
+  python benchmarks/_jaxmarl_peer.py CHECKOUT skill --script pqn_vdn_rnn --lr 1e-3 --seed 0
 
-Nothing of JaxMARL is copied here. Its `baselines/QLearning/qmix_rnn.py` is imported from the
+Nothing of JaxMARL is copied here. A script of its `baselines/QLearning` is imported from the
 checkout and `make_train` runs unchanged, with JaxMARL's configuration and what the command line
 overrides. The last line of stdout is one JSON object; all that JaxMARL prints goes to stderr.
 """
@@ -21,9 +22,8 @@ import threading
 import time
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NamedTuple, NoReturn, TypeAlias
 
-import flashbax
 import jax
 import yaml
 
@@ -33,39 +33,88 @@ Record: TypeAlias = dict[str, Any]  # a JSON object, or JaxMARL's configuration
 
 IMPORTED_S = time.monotonic()
 SHORT = 2  # updates of the short program, which shows what the start of a run costs
-# Option -> JaxMARL's key, and the value unless the command line or --defaults sets another.
-SETTINGS: dict[str, tuple[str, int | float]] = {
-    "hidden": ("HIDDEN_SIZE", 64),
-    "mixer": ("MIXER_EMBEDDING_DIM", 32),
-    "hypernet": ("MIXER_HYPERNET_HIDDEN_DIM", 64),
-    "lr": ("LR", 1e-3),
-    "envs": ("NUM_ENVS", 16),
-    "steps": ("NUM_STEPS", 128),  # env steps of each environment in a rollout
-    "batch": ("BUFFER_BATCH_SIZE", 32),  # rollouts of a single environment
-    "buffer": ("BUFFER_SIZE", 5000),  # rollouts of a single environment
-    "epochs": ("NUM_EPOCHS", 8),  # gradient steps in an update; a rollout of all envs before it
-    "learning_starts": ("LEARNING_STARTS", 0),
-    "eps_decay": ("EPS_DECAY", 0.1),  # share of all updates
+
+
+class Script(NamedTuple):
+    """A training script of JaxMARL, and what of it differs from the others."""
+
+    title: str
+    config: str  # its file of options for SMAX, under config/alg
+    # Option -> JaxMARL's key, and the value unless the command line or --defaults sets another.
+    settings: dict[str, tuple[str, int | float | str]]
+    replay: bool  # learns from a replay of flashbax, from LEARNING_STARTS env steps on
+
+
+# What they share: `make_train`, the environment and its wrapper, how they evaluate, and the names
+# under which they log the env steps, the number of the update, the loss and the win rate.
+SCRIPTS = {
+    "qmix_rnn": Script(
+        title="QMIX",
+        config="ql_rnn_smax",
+        settings={
+            "hidden": ("HIDDEN_SIZE", 64),
+            "mixer": ("MIXER_EMBEDDING_DIM", 32),
+            "hypernet": ("MIXER_HYPERNET_HIDDEN_DIM", 64),
+            "lr": ("LR", 1e-3),
+            "envs": ("NUM_ENVS", 16),
+            "steps": ("NUM_STEPS", 128),  # env steps of each environment in a rollout
+            "batch": ("BUFFER_BATCH_SIZE", 32),  # rollouts of a single environment
+            "buffer": ("BUFFER_SIZE", 5000),  # rollouts of a single environment
+            "epochs": ("NUM_EPOCHS", 8),  # gradient steps in an update; a rollout before it
+            "learning_starts": ("LEARNING_STARTS", 0),
+            "eps_decay": ("EPS_DECAY", 0.1),  # share of all updates
+        },
+        replay=True,
+    ),
+    "pqn_vdn_rnn": Script(
+        title="PQN-VDN",
+        config="pqn_vdn_rnn_smax",
+        settings={
+            "hidden": ("HIDDEN_SIZE", 64),  # of two dense layers and the GRU
+            "lr": ("LR", 1e-3),
+            "envs": ("NUM_ENVS", 64),
+            "steps": ("NUM_STEPS", 64),  # env steps of each environment in a rollout
+            "minibatches": ("NUM_MINIBATCHES", 16),  # gradient steps in an epoch
+            "epochs": ("NUM_EPOCHS", 4),  # passes over a rollout in an update
+            "norm": ("NORM_TYPE", "batch_norm"),  # or layer_norm
+            "eps_decay": ("EPS_DECAY", 0.1),  # share of all updates
+        },
+        replay=False,
+    ),
 }
+WIN_RATE = "test_returned_won_episode"  # the key under which JaxMARL logs it
+
+
+def common_options() -> tuple[Script, argparse.ArgumentParser]:
+    """The script that the command line names, and the options of both modes that it has."""
+    # The script is read first, because the other options depend on it.
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--script", choices=SCRIPTS, default="qmix_rnn", help="whose options follow")
+    script = SCRIPTS[first.parse_known_args()[0].script]
+    common = argparse.ArgumentParser(add_help=False, parents=[first])
+    common.add_argument("--map", default="3m")
+    common.add_argument("--seed", type=int, default=0)
+    for name, (key, value) in script.settings.items():
+        option, text = "--" + name.replace("_", "-"), f"{key} (default: {value})"
+        common.add_argument(option, type=type(value), help=text)
+    common.add_argument("--defaults", action="store_true", help="JaxMARL's where none is given")
+    if script.replay:
+        text = "JaxMARL's replay as it is"
+        common.add_argument("--own-min-length", action="store_true", help=text)
+    return script, common
 
 
 def parse_args() -> argparse.Namespace:
     """The command line; a setting that was not given is None."""
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--map", default="3m")
-    common.add_argument("--seed", type=int, default=0)
-    for name, (key, value) in SETTINGS.items():
-        option, text = "--" + name.replace("_", "-"), f"{key} (default: {value})"
-        common.add_argument(option, type=type(value), help=text)
-    common.add_argument("--defaults", action="store_true", help="JaxMARL's where none is given")
-    common.add_argument("--own-min-length", action="store_true", help="JaxMARL's replay as it is")
-    parser = argparse.ArgumentParser(description="Drive JaxMARL's QMIX with GRUs on SMAX.")
+    script, common = common_options()
+    parser = argparse.ArgumentParser(description=f"Drive JaxMARL's {script.title} on SMAX.")
     parser.add_argument("checkout", type=Path, help="root of a JaxMARL checkout")
     modes = parser.add_subparsers(dest="mode", required=True)
     mode = modes.add_parser("speed", parents=[common], help="time to compile; cost of an update")
     mode.add_argument("--updates", type=int, default=20, help=f"rollouts, more than {SHORT}")
     mode.add_argument("--seeds", type=int, default=1, help="seeds in the program, by its vmap")
-    mode.add_argument("--learn", action=argparse.BooleanOptionalAction, default=True)
+    if script.replay:  # the others learn in each update
+        mode.add_argument("--learn", action=argparse.BooleanOptionalAction, default=True)
     mode = modes.add_parser("skill", parents=[common], help="wall-clock to a greedy win rate")
     for name, value in {"target": 0.8, "max-seconds": 600.0, "total-timesteps": 10**7}.items():
         mode.add_argument(f"--{name}", type=type(value), default=value)
@@ -79,25 +128,27 @@ def parse_args() -> argparse.Namespace:
 
 
 def load_config(folder: Path, args: argparse.Namespace) -> Record:
-    """JaxMARL's configuration for SMAX: its files in its own order, then SETTINGS and the options.
+    """JaxMARL's configuration for SMAX: its files in its own order, then the settings and options.
 
     Args:
-      folder: of JaxMARL's training script.
+      folder: of JaxMARL's training scripts.
       args: the command line.
     """
     config: Record = {}
-    for name in ("config", "alg/ql_rnn_smax"):
+    script = SCRIPTS[args.script]
+    for name in ("config", f"alg/{script.config}"):
         config |= yaml.safe_load((folder / "config" / f"{name}.yaml").read_text())
     config |= {"MAP_NAME": args.map, "SEED": args.seed}
-    for name, (key, value) in SETTINGS.items():
+    for name, (key, value) in script.settings.items():
         default = config[key] if args.defaults else value
         config[key] = default if getattr(args, name) is None else getattr(args, name)
     rollout = config["NUM_ENVS"] * config["NUM_STEPS"]
     updates = args.updates if args.mode == "speed" else args.total_timesteps // rollout
     config |= {"NUM_UPDATES": updates, "TOTAL_TIMESTEPS": updates * rollout}
     if args.mode == "speed":
-        # "Never" is the largest int32, the type in which JaxMARL counts env steps.
-        config |= {} if args.learn else {"LEARNING_STARTS": 2**31 - 1}
+        if script.replay and not args.learn:
+            # "Never" is the largest int32, the type in which JaxMARL counts env steps.
+            config["LEARNING_STARTS"] = 2**31 - 1
         return config | {"NUM_SEEDS": args.seeds, "TEST_DURING_TRAINING": False}
     # Half an update more, because JaxMARL multiplies by the number of updates and rounds down.
     config["TEST_INTERVAL"] = (max(1, round(20_000 / rollout)) + 0.5) / updates
@@ -105,25 +156,33 @@ def load_config(folder: Path, args: argparse.Namespace) -> Record:
     return config | {"TEST_NUM_ENVS": 32, "WANDB_MODE": "online"}
 
 
-def load_script(folder: Path, own_min_length: bool) -> Any:
+def load_script(folder: Path, args: argparse.Namespace) -> Any:
     """JaxMARL's script as a module, with a stub for wandb.
 
-    JaxMARL's replay has one item of NUM_STEPS steps per rollout on its time axis, and allows
-    sampling only when it holds BUFFER_BATCH_SIZE of them. Unchanged, it learns nothing in the first
-    32 x 16 x 128 = 65,536 env steps, whatever LEARNING_STARTS is. One item is enough.
-
     Args:
-      folder: of JaxMARL's training script.
-      own_min_length: leave JaxMARL's minimum as it is; otherwise sampling starts with one item.
+      folder: of JaxMARL's training scripts.
+      args: the command line.
     """
-    make = flashbax.make_trajectory_buffer
-    if not own_min_length:
-        flashbax.make_trajectory_buffer = lambda **kw: make(**kw | {"min_length_time_axis": 1})
+    if SCRIPTS[args.script].replay and not args.own_min_length:
+        sample_from_one_item()
     # The script imports wandb, which need not be installed; its training only calls `log`.
     sys.modules["wandb"] = ModuleType("wandb")
     sys.dont_write_bytecode = True  # leaves the checkout as it was
     sys.path.append(str(folder))
-    return importlib.import_module("qmix_rnn")
+    return importlib.import_module(args.script)
+
+
+def sample_from_one_item() -> None:
+    """Let every replay that is made from now on be sampled as soon as it holds one item.
+
+    JaxMARL's replay has one item of NUM_STEPS steps per rollout on its time axis, and allows
+    sampling only when it holds BUFFER_BATCH_SIZE of them. Unchanged, it learns nothing in the first
+    32 x 16 x 128 = 65,536 env steps, whatever LEARNING_STARTS is. One item is enough.
+    """
+    import flashbax  # here, so that a script without replay does not wait for it
+
+    make = flashbax.make_trajectory_buffer
+    flashbax.make_trajectory_buffer = lambda **kw: make(**kw | {"min_length_time_axis": 1})
 
 
 def process_age_s() -> float:
@@ -142,7 +201,9 @@ def describe(args: argparse.Namespace, config: Record) -> Record:
     commit = subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
     versions = {x: importlib.metadata.version(x) for x in ("jax", "jaxlib", "jaxmarl", "flashbax")}
     versions["python"] = sys.version.split()[0]
-    about = {"mode": args.mode, "defaults": args.defaults, "own_min_length": args.own_min_length}
+    about = {x: getattr(args, x) for x in ("script", "mode", "defaults")}
+    if SCRIPTS[args.script].replay:
+        about["own_min_length"] = args.own_min_length
     about["config"] = {k: v for k, v in config.items() if isinstance(v, int | float | str)}
     about |= {"versions": versions, "commit": commit, "cores": cores()}
     return about | {"backend": jax.default_backend()}
@@ -175,37 +236,56 @@ def timed_runs(train: Any, keys: jax.Array) -> tuple[dict[str, float], Any]:
     return times, out
 
 
-def speed(make_train: Any, env: Any, config: Record, keys: jax.Array) -> Record:
+def speed(script: Any, env: Any, config: Record, keys: jax.Array) -> Record:
     """Time a run, and derive what an update of all seeds costs apart from the start of the run.
 
     Args:
-      make_train: of JaxMARL's script.
+      script: JaxMARL's, as a module.
       env: JaxMARL's environment.
       config: from `load_config`.
       keys: PRNG keys `[seeds]`.
     """
-    times, out = timed_runs(make_train(config, env), keys)
-    grad_steps = int(out["runner_state"][0].grad_steps.ravel()[0])
-    replay = jax.tree.leaves(out["runner_state"][1].experience)
-    size = sum(x.nbytes for x in replay) / len(keys)
-    held = math.prod(replay[0].shape[1:4])  # environments, rollouts, steps
-    parameters = sum(x.size for x in jax.tree.leaves(out["runner_state"][0].params)) // len(keys)
-    del out, replay
+    times, out = timed_runs(script.make_train(config, env), keys)
+    state, kept = out["runner_state"][:2]
+    sizes = {"parameters": sum(x.size for x in jax.tree.leaves(state.params)) // len(keys)}
+    if SCRIPTS[script.__name__].replay:
+        sizes |= replay_sizes(kept.experience, len(keys))
+    grad_steps = int(state.grad_steps.ravel()[0])
+    del out, state, kept
     # A run first makes networks and an empty replay, which takes half of the time of a short run.
     # A second program that differs only in its length shows how much. It needs updates as well:
     # without any there would be no loop, and XLA copies the replay into the loop.
     updates, few = config["NUM_UPDATES"], SHORT
     rollout = config["NUM_ENVS"] * config["NUM_STEPS"]
-    short, _ = timed_runs(make_train(config | {"TOTAL_TIMESTEPS": few * rollout}, env), keys)
+    shorter = config | {"TOTAL_TIMESTEPS": few * rollout}
+    short, _ = timed_runs(script.make_train(shorter, env), keys)
     for clock in ("s", "cpu_s"):
         start = short[f"second_run_{clock}"]
         times[f"steady_{clock}"] = (times[f"second_run_{clock}"] - start) / (updates - few)
         times[f"setup_{clock}"] = start - few * times[f"steady_{clock}"]
-    times |= {"replay_bytes_per_seed": size, "replay_bytes_per_env_step": size / held}
-    counts = {"seeds": len(keys), "updates": config["NUM_UPDATES"], "grad_steps": grad_steps}
+    counts = {"seeds": len(keys), "updates": updates, "grad_steps": grad_steps}
     # Of one seed. JaxMARL's environments reset themselves, so every slot is an env step.
     counts |= {"env_steps": config["TOTAL_TIMESTEPS"], "slots": config["TOTAL_TIMESTEPS"]}
-    return counts | {"parameters": parameters, "replay_slots_per_seed": held} | times
+    times["env_steps_per_s"] = rollout * len(keys) / times["steady_s"]  # of all seeds
+    return counts | sizes | times
+
+
+def replay_sizes(experience: Any, seeds: int) -> dict[str, float]:
+    """What a seed's replay holds.
+
+    Args:
+      experience: arrays `[seeds, envs, rollouts, steps, ...]`.
+      seeds: in the program.
+    """
+    arrays = jax.tree.leaves(experience)
+    size = sum(x.nbytes for x in arrays) / seeds
+    held = math.prod(arrays[0].shape[1:4])
+    per_step = size / held
+    return {
+        "replay_slots_per_seed": held,
+        "replay_bytes_per_seed": size,
+        "replay_bytes_per_env_step": per_step,
+    }
 
 
 class Watch:
@@ -224,13 +304,18 @@ class Watch:
         timer.daemon = True  # or an error would wait for it
         timer.start()
 
-    def log(self, metrics: Record) -> None:
-        """Note the latest evaluation; JaxMARL calls this after each update."""
+    def log(self, metrics: Record, step: Any = None) -> None:
+        """Note the latest evaluation; JaxMARL calls this after each update.
+
+        Args:
+          metrics: what JaxMARL logs; between evaluations it repeats the win rate of the last one.
+          step: the number of the update, which some scripts say twice.
+        """
         now_s, update = process_age_s(), int(metrics["update_steps"])
         self.first_update_s = self.first_update_s or now_s
         if update % self.every:
             return
-        win_rate, loss = (float(metrics[key]) for key in ("test_returned_won_episode", "loss"))
+        win_rate, loss = (float(metrics[key]) for key in (WIN_RATE, "loss"))
         point = {"seconds": now_s, "env_step": int(metrics["env_step"]), "win_rate": win_rate}
         self.curve.append(point | {"loss": loss if math.isfinite(loss) else None})
         if win_rate >= self.target:
@@ -250,7 +335,7 @@ def main() -> None:
     folder = args.checkout / "baselines" / "QLearning"
     with contextlib.redirect_stdout(sys.stderr):
         config = load_config(folder, args)
-        script = load_script(folder, args.own_min_length)
+        script = load_script(folder, args)
         env, _ = script.env_from_config(config)
         about = describe(args, config)
         keys = jax.random.split(jax.random.PRNGKey(args.seed), config["NUM_SEEDS"])
@@ -260,7 +345,7 @@ def main() -> None:
             jax.block_until_ready(jax.jit(jax.vmap(script.make_train(config, env)))(keys))
             jax.effects_barrier()  # the last callbacks
             watch.end(process_age_s(), reached=False)
-        result = about | speed(script.make_train, env, config, keys)
+        result = about | speed(script, env, config, keys)
     print(json.dumps(result, allow_nan=False))
 
 
