@@ -9,7 +9,7 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -37,23 +37,32 @@ def last_json(
       subprocess.TimeoutExpired: the process ran for longer than `timeout_s`.
       SystemExit: the process failed; the message ends with what it wrote to stderr.
     """
-
-    def pin() -> None:
-        if core is not None and hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, {core})
-
     done = subprocess.run(
         [sys.executable, *command],
         capture_output=True,
         text=True,
         timeout=timeout_s,
-        preexec_fn=pin,
+        preexec_fn=pinned(core),
     )
     if done.returncode or not done.stdout:
         raise SystemExit(
             f"{Path(command[0]).name} failed ({done.returncode}):\n{done.stderr[-2000:]}"
         )
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def pinned(core: int | None) -> Callable[[], None] | None:
+    """What a new process calls before its program starts, to stay on one core.
+
+    Args:
+      core: its number; None: the process may use all cores that this one may.
+
+    Returns:
+      The `preexec_fn` of subprocess; None where nothing is to be done, or no process can be pinned.
+    """
+    if core is None or not hasattr(os, "sched_setaffinity"):
+        return None
+    return lambda: os.sched_setaffinity(0, {core})
 
 
 def end_children_on_term() -> None:

@@ -69,15 +69,16 @@ SCRIPTS = {
     "pqn_vdn_rnn": Script(
         title="PQN-VDN",
         config="pqn_vdn_rnn_smax",
+        # Chosen on seeds 100 and 101 of 3m, by the CPU seconds to a win rate of 0.8.
         settings={
             "hidden": ("HIDDEN_SIZE", 64),  # of two dense layers and the GRU
-            "lr": ("LR", 1e-3),
+            "lr": ("LR", 2e-3),
             "envs": ("NUM_ENVS", 64),
             "steps": ("NUM_STEPS", 64),  # env steps of each environment in a rollout
             "minibatches": ("NUM_MINIBATCHES", 16),  # gradient steps in an epoch
             "epochs": ("NUM_EPOCHS", 4),  # passes over a rollout in an update
             "norm": ("NORM_TYPE", "batch_norm"),  # or layer_norm
-            "eps_decay": ("EPS_DECAY", 0.1),  # share of all updates
+            "eps_decay": ("EPS_DECAY", 0.02),  # share of all updates
         },
         replay=False,
     ),
