@@ -147,7 +147,7 @@ class Learning:
     def __init__(self, program: Program, lane: Lane) -> None:
         self._lane = lane
         self._carry = program.init(lane)
-        self._advance = program.compile(self._carry, lane)
+        self._advance = program.compile(self._carry, lane).advance
         self._iteration = 0
         for _ in range(3):  # until learning has started and the next batch is being collected
             self()

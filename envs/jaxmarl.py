@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import io
 import sys
 import warnings
@@ -42,6 +44,31 @@ def quiet_import() -> ModuleType:
         for name, stream in before.items():
             setattr(sys, name, stream)
     return jaxmarl
+
+
+def import_alone(name: str) -> None:
+    """Import a module without the `__init__` of the packages around it.
+
+    JaxMARL's imports all its environments, which takes 2.4 s where SMAX alone takes 0.3 s. The
+    packages stay importable: whoever asks for them later gets them whole.
+
+    Args:
+      name: of the module, such as "jaxmarl.environments.smax".
+    """
+    parts = name.split(".")
+    around = [".".join(parts[:i]) for i in range(1, len(parts))]
+    bare = [package for package in around if package not in sys.modules]
+    try:
+        for package in bare:
+            module, spec = ModuleType(package), importlib.util.find_spec(package)
+            if spec is None or spec.submodule_search_locations is None:
+                raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+            module.__path__ = list(spec.submodule_search_locations)
+            sys.modules[package] = module
+        importlib.import_module(name)
+    finally:
+        for package in bare:
+            sys.modules.pop(package, None)
 
 
 @dataclass(frozen=True, kw_only=True)

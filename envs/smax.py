@@ -13,12 +13,12 @@ from jaxvff.core.errors import UserError
 from jaxvff.core.options import check, option
 from jaxvff.core.types import Array, Env, EnvKind, EnvParams, EnvSpec, Outcome, View
 from jaxvff.envs import smax_render
-from jaxvff.envs.jaxmarl import quiet_import
+from jaxvff.envs.jaxmarl import import_alone
 from jaxvff.envs.smax_codec import CompactCodec
 from jaxvff.envs.smax_observer import OWN_FEATURES, Battle, Observer
 from jaxvff.envs.smax_physics import Physics
 
-quiet_import()
+import_alone("jaxmarl.environments.smax")
 from jaxmarl.environments.smax import HeuristicEnemySMAX, Scenario, register_scenario, smax_env
 
 STALKER, ZEALOT, ZERGLING = 2, 3, 4  # JaxMARL's unit types

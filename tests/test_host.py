@@ -233,7 +233,7 @@ def test_nothing_compiles_after_the_first_iterations() -> None:
             compiled.append(name)
 
     with started(toy_game(), "seeds=2") as (program, carry, lane):
-        program = program._replace(advance=program.compile(carry, lane))
+        program = program.compile(carry, lane)
         carry = program.advance(carry, lane, 0, 2)
         program.evaluate(carry, lane)
         jax.monitoring.register_event_duration_secs_listener(on_event)

@@ -99,7 +99,7 @@ def _measure(job: Job, program: Program, seconds: float) -> dict[str, Any]:
     carry = jax.block_until_ready(program.init(lane))
     init_s = time.perf_counter() - began
     began = time.perf_counter()
-    advance = program.compile(carry, lane)
+    advance = program.compile(carry, lane).advance
     compile_s = time.perf_counter() - began
     main_part = program.learner.sizes(carry.state.learner)[0]
     state_bytes = nbytes(carry.state) // job.n_lanes

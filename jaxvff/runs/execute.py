@@ -338,8 +338,7 @@ def _compile(program: Program, carry: Carry, lane: Lane, start: int) -> tuple[Pr
     if start >= program.config.n_iterations:
         return program, 0.0
     began = time.perf_counter()
-    compiled = program.compile(carry, lane)
-    return program._replace(advance=compiled), time.perf_counter() - began
+    return program.compile(carry, lane), time.perf_counter() - began
 
 
 def _write(outputs: Sequence[Sink], job: Job, report: Report) -> None:

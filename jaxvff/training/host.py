@@ -54,17 +54,18 @@ def host_program(
     )
     with ExitStack() as closing:
         session = _Session(host_lane, n_lanes, update=update, closing=closing, on_fault=tell)
-        yield Program(
+        program = Program(
             config=config,
             env=env,
             learner=host_lane.learner,
             mesh=mesh,
             init=jax.jit(over_lanes(host_lane.init), compiler_options=effort("init")),
             advance=session.advance,
-            compile=session.compile,
+            compile=lambda carry, lane: program._replace(advance=session.compile(carry, lane)),
             evaluate=session.evaluate,
             record=session.record,
         )
+        yield program
 
 
 class HostLane(NamedTuple):

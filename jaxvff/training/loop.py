@@ -86,7 +86,7 @@ def run(
         report = None
         if iteration % interval == 0 or iteration == config.n_iterations:
             if not evaluated:
-                on_wait("compiling the greedy evaluation")
+                on_wait("playing the first greedy evaluation")
             metrics, evaluated = report_metrics(program, carry, lane), True
             step = iteration * config.steps_per_iteration
             report = Report(step, metrics, time.perf_counter() - began)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ from jaxvff.training.lanes import Carry, Lane, LaneState
 # LLVM's effort on a CPU. Initialisation runs once: compiling it at 0 takes a third of the time; for
 # the training loop 1 is as fast as the default and compiles in 70 % of the time
 # (docs/decisions.md).
-CPU_EFFORT = {"init": 0, "advance": 1}
+CPU_EFFORT = {"init": 0, "advance": 1, "evaluate": 1}
 
 Advance = Callable[..., Carry]  # (carry, lane, start, stop); donates the carry
 
@@ -58,7 +59,8 @@ class Program(NamedTuple):
     mesh: Mesh
     init: Callable[[Lane], Carry]
     advance: Advance
-    compile: Callable[[Carry, Lane], Advance]  # `advance`, compiled ahead of time
+    # The same program, with what training needs compiled ahead of time
+    compile: Callable[[Carry, Lane], Program]
     evaluate: Callable[[Carry, Lane], dict[str, Array]]  # greedy play; arrays [K]
     # (carry, all lanes, which of them [k], episodes of each) -> greedy play
     record: Callable[[Carry, Lane, list[int], int], Recording]
@@ -187,22 +189,35 @@ def device_program(config: Config, env: Env, n_lanes: int) -> Program:
         sharding.over_lanes, mesh=mesh, n_lanes=n_lanes, per_device=config.lanes_per_device
     )
     advance_all, test_all = over_lanes(device_lane.advance), over_lanes(device_lane.evaluate)
+    evaluate = jax.jit(
+        lambda carry, lane: test_all((carry, lane)), compiler_options=effort("evaluate")
+    )
     advance = jax.jit(
         lambda carry, lane, start, stop: advance_all((carry, lane), start, stop),
         donate_argnums=0,
         compiler_options=effort("advance"),
     )
-    return Program(
+
+    def compile(carry: Carry, lane: Lane) -> Program:
+        # Side by side, where there is more than one core. Tracing is Python's, and takes turns.
+        with ThreadPoolExecutor(1) as pool:
+            lowered = evaluate.lower(carry, lane)
+            tested = pool.submit(lowered.compile)
+            advanced = advance.lower(carry, lane, 0, 1).compile()
+            return program._replace(advance=advanced, evaluate=tested.result())
+
+    program = Program(
         config=config,
         env=env,
         learner=learner,
         mesh=mesh,
         init=jax.jit(over_lanes(device_lane.init), compiler_options=effort("init")),
         advance=advance,
-        compile=lambda carry, lane: advance.lower(carry, lane, 0, 1).compile(),
-        evaluate=jax.jit(lambda carry, lane: test_all((carry, lane))),
+        compile=compile,
+        evaluate=evaluate,
         record=device_lane.record,
     )
+    return program
 
 
 def effort(what: str) -> dict[str, bool | str | int]:
