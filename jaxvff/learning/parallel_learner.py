@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxvff.core.errors import UserError
-from jaxvff.core.segments import plain_codec, without_padding
+from jaxvff.core.segments import blank_segment, plain_codec, without_padding
 from jaxvff.core.sizes import nbytes
 from jaxvff.core.types import Array, Metrics, Params, Segment, Traced, Tree
 from jaxvff.learning import optimizers, return_scale
@@ -110,9 +110,16 @@ class ParallelLearner(NamedTuple):
         return return_scale.unit(state.scale, self.options.return_scale)
 
     def sizes(self, state: State) -> list[Size]:
-        """All that is trained."""
+        """The segments of an iteration, in order and shuffled, and all that is trained."""
+        parts = self.parts
+        segment = jax.eval_shape(lambda: blank_segment(parts.model.utility.spec, parts.n_slots))
+        shape = f"n_envs={parts.n_envs} segments of segment_length={parts.n_slots} slots, twice"
         note = "parameters, target network, optimiser, what the method remembers of an iteration"
-        return [Size("networks", nbytes(state), note, "hidden_dim")]
+        sizes = [
+            Size("segments", 2 * parts.n_envs * nbytes(segment), shape, "n_envs"),
+            Size("networks", nbytes(state), note, "hidden_dim"),
+        ]
+        return sorted(sizes, key=lambda size: -size.n_bytes)
 
     def learn(self, state: State, x: LearnInput) -> LearnOutput:
         """Take `minibatches` gradient steps in each of `epochs` passes over the segments."""

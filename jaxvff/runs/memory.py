@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 
 from jaxvff.core.errors import UserError
-from jaxvff.core.sizes import nbytes, readable
+from jaxvff.core.sizes import readable
 from jaxvff.learning.learner import Size
 from jaxvff.runs.plan import Job
 from jaxvff.settings import build
@@ -33,7 +33,8 @@ def need(job: Job) -> Need:
     """Found from shapes alone: nothing is allocated or compiled."""
     learner = build.learner(job.config, job.env)
     state = jax.eval_shape(learner.init, jax.random.key(0), job.config.traced())
-    return Need(job.n_lanes, nbytes(state), learner.sizes(state))
+    parts = learner.sizes(state)
+    return Need(job.n_lanes, sum(part.n_bytes for part in parts), parts)
 
 
 def largest(jobs: Sequence[Job]) -> Need:

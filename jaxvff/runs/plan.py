@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvff.core.errors import UserError
+from jaxvff.core.options import options_of
 from jaxvff.core.types import Array, Env, HostEnv, Tree
 from jaxvff.runs import inputs
 from jaxvff.settings import build
@@ -20,6 +21,9 @@ from jaxvff.settings.config import OUTPUTS, Config
 from jaxvff.settings.overrides import Override, check_read, parse
 from jaxvff.settings.sweep import expand
 from jaxvff.training.lanes import Lane
+
+NOT_IN_FINGERPRINT = {"total_steps", "checkpoint_interval", *OUTPUTS}
+DEFAULTS = {option.name: option.default for option in options_of(Config)}
 
 
 class SweepValue(NamedTuple):
@@ -62,13 +66,20 @@ class Job(NamedTuple):
         return "_".join(filter(None, [self.config.method["name"], label])).replace("/", "-")
 
     def fingerprint(self) -> str:
-        """Changes with anything that decides the numbers of a run, but for its length."""
-        length: dict[str, Any] = {"total_steps": 2**40, "checkpoint_interval": 0, **OUTPUTS}
+        """Changes with anything that decides the numbers of a run, but for its length.
+
+        Values that are the default are left out: an option that is new in a later version changes
+        nothing.
+        """
         digest = hashlib.sha256()
         for value in self.values:
             fields = {f.name: getattr(value.config, f.name) for f in dataclasses.fields(Config)}
-            named = ", ".join(f"{k}={v!r}" for k, v in (fields | length).items())
-            digest.update(f"Config({named})".encode())  # Config's repr, whatever its ranges
+            decide = {
+                k: v
+                for k, v in fields.items()
+                if k not in NOT_IN_FINGERPRINT and (k not in DEFAULTS or v != DEFAULTS[k])
+            }
+            digest.update(repr(sorted(decide.items())).encode())
         for leaf in jax.tree.leaves(self.lanes()):
             digest.update(np.asarray(leaf).tobytes())
         return digest.hexdigest()

@@ -38,6 +38,8 @@ from jaxvff.training.lanes import Carry, Lane, LaneState
 # (docs/decisions.md).
 CPU_EFFORT = {"init": 0, "advance": 1, "evaluate": 1}
 
+# DeviceLane.iterate
+Iterate = Callable[[LaneState, Lane, Array], tuple[LaneState, Metrics]]
 Advance = Callable[..., Carry]  # (carry, lane, start, stop); donates the carry
 
 
@@ -84,22 +86,24 @@ class DeviceLane(NamedTuple):
     explorer: Explorer
     revise: Callable[[Params], Revise] | None  # see build.acting_on_search
 
-    def init(self, lane: Lane) -> Carry:
-        """The carry that the lane begins with."""
+    def init(self, iterate: Iterate, lane: Lane) -> Carry:
+        """The carry that the lane begins with; `iterate` says the shapes of its metrics."""
         plays: Tree = ()
         if self.config.goes_on:
             nobody = self._greedy({"utility": ()}, lane.env_params)
             key = jax.random.fold_in(jax.random.key(lane.seed), 2)
             keys = jax.random.split(key, self.config.n_envs)
             plays = jax.vmap(partial(rollout.begin, nobody))(keys)
-        return lanes.fresh(self.learner, lane, lambda s: self.iterate(s, lane, jnp.array(0)), plays)
+        return lanes.fresh(self.learner, lane, lambda s: iterate(s, lane, jnp.array(0)), plays)
 
-    def advance(self, carry_lane: tuple[Carry, Lane], start: Array, stop: Array) -> Carry:
-        """The iterations from `start` to `stop`."""
+    def advance(
+        self, iterate: Iterate, carry_lane: tuple[Carry, Lane], start: Array, stop: Array
+    ) -> Carry:
+        """The carry after the iterations from `start` to `stop`."""
         carry, lane = carry_lane
 
         def body(iteration: Array, carry: Carry) -> Carry:
-            return carry.then(*self.iterate(carry.state, lane, iteration))
+            return carry.then(*iterate(carry.state, lane, iteration))
 
         # A traced number of iterations: a run is cut into chunks of any length without recompiling.
         return jax.lax.fori_loop(start, stop, body, carry)
@@ -188,7 +192,11 @@ def device_program(config: Config, env: Env, n_lanes: int) -> Program:
     over_lanes = partial(
         sharding.over_lanes, mesh=mesh, n_lanes=n_lanes, per_device=config.lanes_per_device
     )
-    advance_all, test_all = over_lanes(device_lane.advance), over_lanes(device_lane.evaluate)
+    # Jitted, so that it is traced once for both; inline, so that the programs do not show it.
+    iterate = jax.jit(device_lane.iterate, inline=True)
+    init_all = over_lanes(partial(device_lane.init, iterate))
+    advance_all = over_lanes(partial(device_lane.advance, iterate))
+    test_all = over_lanes(device_lane.evaluate)
     evaluate = jax.jit(
         lambda carry, lane: test_all((carry, lane)), compiler_options=effort("evaluate")
     )
@@ -211,7 +219,7 @@ def device_program(config: Config, env: Env, n_lanes: int) -> Program:
         env=env,
         learner=learner,
         mesh=mesh,
-        init=jax.jit(over_lanes(device_lane.init), compiler_options=effort("init")),
+        init=jax.jit(init_all, compiler_options=effort("init")),
         advance=advance,
         compile=compile,
         evaluate=evaluate,
