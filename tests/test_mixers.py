@@ -9,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxvff.core.errors import UserError
 from jaxvff.core.types import EnvSpec, JointStep
 from jaxvff.methods.table import METHODS
+from jaxvff.mixers.qmix import Qmix
 from jaxvff.settings import build
 
 SPEC = EnvSpec(n_agents=3, n_actions=4, obs_size=5, state_size=7, episode_limit=9)
@@ -38,9 +40,9 @@ def cases(name: str, **options):
     return mixer, params, jax.vmap(random_step)(jax.vmap(lambda k: jax.random.fold_in(k, 1))(keys))
 
 
-def slopes(name: str) -> jax.Array:
+def slopes(name: str, **options) -> jax.Array:
     """∂Q_tot/∂Q_i `[cases, A]`."""
-    mixer, params, steps = cases(name)
+    mixer, params, steps = cases(name, **options)
     f = lambda q, p, s: mixer.apply(p, s._replace(q_taken=q))
     return jax.vmap(jax.grad(f))(steps.q_taken, params, steps)
 
@@ -53,6 +55,39 @@ def test_monotone_mixers_never_fall_with_a_utility(name: str) -> None:
 def test_nmqmix_falls_with_some_utility() -> None:
     share = float((slopes("nmqmix") < 0).mean())
     assert 0.2 < share < 0.8  # signs of random weights: about half
+
+
+@pytest.mark.parametrize("options", [{}, {"embed_dim": 4}, {"embed_dim": 256, "hypernet_dim": 8}])
+def test_nmqmix_with_a_positive_start_rises_with_the_utilities_at_first(options: dict) -> None:
+    rising = slopes("nmqmix", positive_start=True, **options) > 0
+    assert rising.mean() >= 0.99
+
+
+def test_a_positive_start_does_not_hold_the_signs() -> None:
+    """What training may do later: with other weights the same mixer falls with a utility."""
+    mixer, params, steps = cases("nmqmix", positive_start=True)
+    p = jax.tree.map(lambda x: x, params)
+    p["params"]["hyper_w2"] = jax.tree.map(jnp.negative, p["params"]["hyper_w2"])
+    f = lambda q, p, s: mixer.apply(p, s._replace(q_taken=q))
+    assert (jax.vmap(jax.grad(f))(steps.q_taken, p, steps) < 0).mean() >= 0.99
+
+
+def test_nmqmix_without_a_positive_start_is_qmix_less_the_absolute_value() -> None:
+    """Bit for bit, parameters included; `false` is what is not typed."""
+    mixer, params, steps = cases("nmqmix")
+    free = Qmix(SPEC, monotonic=False)
+    keys = jax.random.split(jax.random.key(7), CASES)
+    expected = jax.vmap(lambda k: free.init(k, random_step(k)))(keys)
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
+    jax.tree.map(np.testing.assert_array_equal, params, cases("nmqmix", positive_start=False)[1])
+    values = [jax.vmap(m.apply)(params, steps) for m in (mixer, free)]
+    np.testing.assert_array_equal(*values)
+
+
+def test_a_positive_start_is_an_option_of_nmqmix_alone() -> None:
+    build.check_method({"name": "nmqmix", "positive_start": True})
+    with pytest.raises(UserError, match=r"method\.positive_start is no option of qmix"):
+        build.check_method({"name": "qmix", "positive_start": True})
 
 
 def test_nmqmix_is_qmix_where_its_weights_are_not_negative() -> None:

@@ -36,8 +36,8 @@ _WQMIX_LOSS = "jaxvff.losses.wqmix:WqmixLoss"
 METHODS: dict[str, Method] = {
     "iql": Method("jaxvff.mixers.iql:Iql", "jaxvff.losses.independent:IndependentTd"),
     "vdn": Method("jaxvff.mixers.vdn:Vdn"),
-    "qmix": Method(_QMIX, fixed={"monotonic": True}),
-    "nmqmix": Method(_QMIX, fixed={"monotonic": False}),
+    "qmix": Method(_QMIX),
+    "nmqmix": Method("jaxvff.mixers.qmix:NmQmix"),
     "qatten": Method("jaxvff.mixers.qatten:Qatten"),
     "qplex": Method("jaxvff.mixers.qplex:Qplex"),
     "qtran": Method("jaxvff.mixers.qtran:Qtran", "jaxvff.losses.qtran:QtranLoss"),
