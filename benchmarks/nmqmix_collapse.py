@@ -202,7 +202,7 @@ def measure_states(model: Model, params: Params, segments: Segment) -> dict[str,
 
     Returns:
       Numbers `[]`: rising (share of ∂Q_tot/∂Q_i > 0), slope, correlation, is_best, regret, and
-      how many states there were.
+      how many states there were; rising_of_agent `[A]`.
     """
     values = UtilityValues(
         *jax.vmap(lambda s: model.utility.unroll(params["utility"], s))(segments)
@@ -216,6 +216,7 @@ def measure_states(model: Model, params: Params, segments: Segment) -> dict[str,
     of_agents = counts[:, None] & found.has_choice
     return {
         "rising": mean(found.slope > 0, of_agents),
+        "rising_of_agent": jax.vmap(mean, 1)(found.slope > 0, of_agents),
         "slope": mean(found.slope, of_agents),
         "correlation": mean(found.correlation, of_agents),
         "is_best": mean(found.is_best, counts),
@@ -262,7 +263,7 @@ class Seed(NamedTuple):
 
 
 def measure_seed(program: Program, seed: Seed, *, with_play: bool) -> dict[str, Array]:
-    """All that is measured of one seed, as numbers `[]` by name.
+    """All that is measured of one seed, by name.
 
     Args:
       program: of its job.
