@@ -389,7 +389,7 @@ def table(title: str, first: Sequence[str], numbers: Sequence[str]) -> Table:
     """An empty table: columns of words, then columns of numbers."""
     view = Table(title=title)
     for name in first:
-        view.add_column(name)
+        view.add_column(name, no_wrap=True)
     for name in numbers:
         view.add_column(name, justify="right")
     return view
@@ -397,15 +397,15 @@ def table(title: str, first: Sequence[str], numbers: Sequence[str]) -> Table:
 
 def rates_table(conditions: dict[str, Record]) -> Table:
     """How many seeds collapsed, and what wins, a row per condition and group of seeds."""
-    title = f"Collapsed: greedy win rate < {COLLAPSED:g} at the end and in the last quarter"
+    title = "Share of seeds that collapsed (95 % Wilson), and mean win rates"
     ways = ("greedy", "lowest", "lowest_moving", "largest_joint")
     headings = [way.replace("_", " ") for way in ways]
-    view = table(f"{title}; mean win rate of each way to act", ["condition"], ["seeds", *headings])
+    view = table(title, ["condition"], ["seeds", *headings])
     for name, found in conditions.items():
         rate = found["collapsed"]
         span = f"{rate['rate']:.2f} ({rate['low']:.2f} to {rate['high']:.2f})"
         view.add_section()
-        view.add_row(f"[bold]{name}[/]: {span} collapsed")
+        view.add_row(f"[bold]{name}[/]: {span}")
         for group, mask in groups(found).items():
             wins = [average(found, f"end.win_rate.{way}", mask) for way in ways]
             view.add_row(f"  {group}", str(mask.sum()), *wins)
@@ -424,16 +424,17 @@ def order_table(conditions: dict[str, Record]) -> Table:
         "rank corr.": "end.{}.correlation",
     }
     view = table(
-        "∂Q = ∂Q_tot/∂Q_i, and the order of Q_tot beside that of the utilities; means over seeds",
-        ["condition", "states of"],
+        "∂Q = ∂Q_tot/∂Q_i, and the order of Q_tot beside the utilities'; means over seeds",
+        ["condition", "play"],
         list(columns),
     )
     for name, found in conditions.items():
         view.add_section()
+        view.add_row(f"[bold]{name}[/]")
         for group, mask in groups(found).items():
             for who in ("own", "random"):
                 cells = [average(found, key.format(who), mask) for key in columns.values()]
-                view.add_row(f"{name}, {group}", f"{who} play", *cells)
+                view.add_row(f"  {group}", who, *cells)
     return view
 
 
