@@ -97,6 +97,7 @@ def test_merging_a_batch_into_a_histogram_changes_no_gradient() -> None:
             unit=jnp.ones(()),
             extra=None,
             targets=None,
+            counts=None,
             memory=(),
             key=jax.random.key(3),
             env_params=env.params,

@@ -51,6 +51,7 @@ def setup(*overrides: str) -> tuple[Parts, BatchInput]:
         unit=jnp.ones(()),
         extra=None,
         targets=None,
+        counts=None,
         memory=elites(0) if searches else (),
         key=jax.random.key(2),
         env_params=(),

@@ -342,6 +342,7 @@ def test_what_is_recalled_of_merged_segments_is_what_their_examples_know() -> No
         unit=jnp.ones(()),
         extra=None,
         targets=None,
+        counts=None,
         memory=memory._replace(action=known, drift=jnp.array(0.5)),
         key=jax.random.key(1),
         env_params=env.params,

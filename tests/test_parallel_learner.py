@@ -12,12 +12,13 @@ import pytest
 from jaxvff.cli.main import main
 from jaxvff.core.types import Segment
 from jaxvff.learning.learner import LearnInput
-from jaxvff.learning.parallel_learner import State
+from jaxvff.learning.parallel_learner import State, after_burn_in
 from jaxvff.methods.table import METHODS
 from jaxvff.runs import execute
 from jaxvff.runs import folder as runs
 from jaxvff.runs.plan import plan
 from jaxvff.settings import build, config
+from tests import toy
 from tests.test_run import metrics
 
 PARALLEL = ("learner=parallel", "norm=layer", "utility=mlp", "hidden_dim=8")
@@ -157,6 +158,21 @@ def test_every_segment_is_learned_from_once_in_an_epoch() -> None:
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 
 
+def test_a_burn_in_leaves_out_the_first_slots_of_episodes_that_go_on() -> None:
+    segment = two_episodes(np.random.default_rng(0), toy.SPEC)
+    later = jax.tree.map(lambda x: x[2:], segment)  # the third step of an episode comes first
+    segments = jax.tree.map(lambda *x: jnp.stack(x), jax.tree.map(lambda x: x[:5], segment), later)
+    counts = after_burn_in(segments, 4)
+    np.testing.assert_array_equal(counts, [[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]])
+    assert after_burn_in(segments, 1)[1].tolist() == [False, True, True, True, True]
+
+
+@pytest.mark.slow
+def test_a_gru_learns_from_games_that_go_on_after_a_burn_in(tmp_path: Path) -> None:
+    run(tmp_path / "run", *BATTLE, "method=vdn", "utility=gru", "segment_length=9", "burn_in=3")
+    check_it_learned(tmp_path / "run")
+
+
 @pytest.mark.slow
 def test_a_run_resumes_bit_for_bit_and_lanes_are_runs_of_their_own(tmp_path: Path) -> None:
     args = (*MATRIX, "method=nmqmix_rnd")
@@ -218,6 +234,8 @@ def test_it_learns_to_win_battles(tmp_path: Path) -> None:
         (["learner=parallel", "target_interval=5"], "target_interval=5 does nothing"),
         (["epochs=2"], "epochs=2 does nothing with learner=replay; it needs learner=parallel"),
         (["learner=parallel", "epochs=0"], "epochs=0 is out of range"),
+        (["learner=parallel", "burn_in=1"], "burn_in=1 leaves nothing to learn from in segments of"),
+        (["burn_in=1"], "burn_in=1 does nothing with learner=replay"),
         (["learner=paralel"], "did you mean parallel"),
         (["norm=batch"], "norm='batch' is unknown"),
     ],

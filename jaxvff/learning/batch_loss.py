@@ -24,6 +24,7 @@ class BatchInput(NamedTuple):
     unit: Array  # [] env units, what rewards are divided by
     extra: Array | None  # [B, T], added to those rewards; None: nothing
     targets: Array | None  # [B, T, ...] of Loss.targets; None: they are made now
+    counts: Array | None  # [B, T] bool, slots that are learned from; None: all transitions
     memory: Tree  # of the method's SegmentMemory
     key: Array  # PRNG key
     env_params: EnvParams
@@ -53,15 +54,15 @@ def batch_loss(parts: Parts, x: BatchInput) -> tuple[Array, BatchOutput]:
     packed, n_sampled = stored.packed, len(jax.tree.leaves(stored)[0])
     copies = jnp.ones(n_sampled) if weight is None else weight
     example = jnp.arange(n_sampled)
-    plain = weight is None and x.extra is None and x.targets is None
+    plain = weight is None and x.extra is None and x.targets is None and x.counts is None
     if plain and parts.codec.merge is not None:
         packed, copies, example = parts.codec.merge(packed, x.env_params)
 
     # The loss of each of them.
-    Inputs = tuple[Tree, Array | None, Array | None]
+    Inputs = tuple[Tree, Array | None, Array | None, Array | None]
 
     def segment_loss(inputs: Inputs, recalled: Tree) -> tuple[Array, LossOutput]:
-        packed, extra, targets = inputs
+        packed, extra, targets, counts = inputs
         segment = without_padding(parts.codec.unpack(packed, x.env_params))
         segment = learned_from(segment, x.unit, extra)
         given = LossInput(
@@ -73,11 +74,19 @@ def batch_loss(parts: Parts, x: BatchInput) -> tuple[Array, BatchOutput]:
             recalled=recalled,
             targets=targets,
         )
-        return segment.mask, parts.loss(given)
+        out = parts.loss(given)
+        if counts is None:
+            return segment.mask, out
+        per_slot, metrics = jax.tree.map(
+            lambda values: jnp.where(counts, values, 0), (out.per_slot, out.metrics)
+        )
+        return segment.mask & counts, out._replace(per_slot=per_slot, metrics=metrics)
 
     rows = jax.tree.map(lambda row: row[example], stored.row)
     recalled = parts.memory.recall(x.memory, rows, x.key)
-    mask, out = parts.memory.over_batch(segment_loss, (packed, x.extra, x.targets), recalled)
+    mask, out = parts.memory.over_batch(
+        segment_loss, (packed, x.extra, x.targets, x.counts), recalled
+    )
 
     # Weights lower what a segment adds; they do not shrink what it is divided by (PER, §3.4).
     n_valid = jnp.maximum(jnp.sum((copies if weight is None else 1) * mask.T), 1)

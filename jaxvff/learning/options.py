@@ -92,6 +92,14 @@ class LearnerOptions:
     minibatches: int = option(
         1, "gradient steps of an epoch; they divide n_envs", low=1, needs=_PARALLEL
     )
+    burn_in: int = option(
+        0,
+        "of an episode that goes on from an earlier segment, nothing is learned from its first "
+        "slots in this one: they bring the memory of a GRU up to the present parameters",
+        unit="slots",
+        low=0,
+        needs=_PARALLEL,
+    )
     learn_start: int = option(
         128, "in replay before the first update", unit="segments", low=1, needs=_REPLAY
     )

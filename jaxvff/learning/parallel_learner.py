@@ -40,6 +40,7 @@ class Batch(NamedTuple):
     stored: Stored
     novelty: Array | None  # [B, T], by the bonus of before the iteration; None: no bonus
     targets: Array | None  # [B, T, ...] of Loss.targets; None: every update makes its own
+    counts: Array | None  # [B, T] bool, slots after the burn-in; None: all
 
 
 def make(parts: Parts, options: LearningOptions) -> Learner:
@@ -51,8 +52,13 @@ def make(parts: Parts, options: LearningOptions) -> Learner:
     `target_tau` < 1 on a target network that follows them.
 
     Raises:
-      UserError: the minibatches do not divide the segments.
+      UserError: the minibatches do not divide the segments, or a burn-in is as long as these.
     """
+    if options.burn_in >= parts.n_slots - 1:
+        raise UserError(
+            f"burn_in={options.burn_in} leaves nothing to learn from in segments of "
+            f"segment_length={parts.n_slots} slots; lower it, or raise segment_length"
+        )
     if parts.n_envs % options.minibatches:
         raise UserError(
             f"minibatches={options.minibatches} does not divide n_envs={parts.n_envs} segments; "
@@ -132,7 +138,8 @@ class ParallelLearner(NamedTuple):
         # What all epochs share.
         novelty = None if self.bonus is None else self.bonus.reward(state.bonus, segments)
         targets = self._targets(state, segments, novelty, x)
-        whole = Batch(Stored(segments, rows), novelty, targets)
+        counts = after_burn_in(segments, self.options.burn_in) if self.options.burn_in else None
+        whole = Batch(Stored(segments, rows), novelty, targets, counts)
         n = self.options.minibatches
 
         Carry = tuple[State, Array]  # and whether the lane runs
@@ -196,6 +203,7 @@ class ParallelLearner(NamedTuple):
             unit=self.unit(state),
             extra=_extra(batch.novelty, x),
             targets=batch.targets,
+            counts=batch.counts,
             memory=state.memory,
             key=key,
             env_params=x.env_params,
@@ -227,3 +235,22 @@ class ParallelLearner(NamedTuple):
 def _extra(novelty: Array | None, x: LearnInput) -> Array | None:
     """The bonus that is added to rewards."""
     return None if novelty is None else x.traced.bonus_beta * novelty
+
+
+def after_burn_in(segments: Segment, n_slots: int) -> Array:
+    """The slots that are learned from: all, but for the first of an episode that goes on.
+
+    What a GRU remembered before a segment was made with earlier parameters. The first slots bring
+    its memory up to the present ones.
+
+    Args:
+      segments: fields `[N, T, ...]`.
+      n_slots: how many; fewer where another episode begins.
+
+    Returns:
+      `[N, T]` bool.
+
+    Source: Kapturowski et al. (2019), R2D2, §3.
+    """
+    goes_on = jnp.cumsum(segments.is_first, axis=1) == 0
+    return ~(goes_on & (jnp.arange(goes_on.shape[1]) < n_slots))

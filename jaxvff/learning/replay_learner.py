@@ -173,6 +173,7 @@ class ReplayLearner(NamedTuple):
             unit=self.unit(state),
             extra=extra,
             targets=None,
+            counts=None,
             memory=state.memory,
             key=memory_key,
             env_params=x.env_params,

@@ -18,7 +18,7 @@ LETTERS = "ABCDEFGH"  # of an agent's actions
 GRID_ACTIONS = len(LETTERS)  # a game of two agents with more actions is shown as a list
 LARGEST_PAYOFFS = 8  # rows of such a list, before that of the greedy joint action
 FULL_TABLES = 3  # sweep values whose learned tables are shown; all have their rates
-RATES = {"fit": "fit < 0.1", "optimal": "greedy-optimal", "both": "both"}  # SUCCESSES -> heading
+RATES = {"fit": "fit", "optimal": "greedy-optimal", "both": "both"}  # SUCCESSES -> heading
 SCORES = {"test_win_rate": "win rate", "test_return": "return"}  # of EpisodeRecord -> heading
 
 
