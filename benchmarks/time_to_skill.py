@@ -51,7 +51,7 @@ class Side(NamedTuple):
 
 OURS: dict[str, Side] = {
     "ours": Side({"method": "vdn"}),
-    "ours_qmix": Side({"method": "qmix", "utility": "mlp", "updates": 16, "target_interval": 50}),
+    "ours_qmix": Side({"method": "qmix"}),
     "ours_warm": Side({"method": "vdn"}, warm=True),
 }
 # Options of _jaxmarl_peer.py; `settings` there has the values of all others.

@@ -13,7 +13,7 @@ import pytest
 
 from jaxvff.core.types import EnvSpec, JointStep
 from jaxvff.methods.table import METHODS
-from jaxvff.mixers.qmix import Qmix
+from jaxvff.mixers.qmix import NmQmix, Qmix
 from tests.lanes import params_of, start
 
 
@@ -83,6 +83,11 @@ def test_flipping_an_agents_head_and_its_mixing_weights_leaves_q_tot_identical()
 
 def test_monotone_and_additive_methods_have_no_such_symmetry() -> None:
     """The switch that makes NM-QMIX is the one thing that differs from QMIX."""
-    assert METHODS["qmix"]._replace(fixed={}) == METHODS["nmqmix"]._replace(fixed={})
-    assert METHODS["qmix"].fixed == {"monotonic": True}
-    assert METHODS["nmqmix"].fixed == {"monotonic": False}
+    assert METHODS["qmix"]._replace(mixer="") == METHODS["nmqmix"]._replace(mixer="")
+    spec = EnvSpec(n_agents=3, n_actions=4, obs_size=5, state_size=6, episode_limit=1)
+    assert Qmix(spec).monotonic and not NmQmix(spec).monotonic
+    step = JointStep(jnp.ones(3), jnp.ones(3), jnp.zeros((3, 4)), jnp.zeros((3, 1)), jnp.ones(6))
+    params = NmQmix(spec).init(jax.random.key(0), step)
+    without = Qmix(spec, monotonic=False)
+    assert without.apply(params, step) == NmQmix(spec).apply(params, step)
+    assert without.apply(params, step) != Qmix(spec).apply(params, step)

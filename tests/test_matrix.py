@@ -130,7 +130,7 @@ def test_a_learner_is_asked_for_every_joint_action_in_the_order_of_the_payoffs()
 
 
 def test_scores_count_ties_and_non_finite_values_as_failures() -> None:
-    y = jnp.array([[3.0, 0.0], [0.0, 1.0]])
+    y = jnp.array([[12.0, 0.0], [0.0, 4.0]])
     good = score(y + 0.09, [[1, 0], [1, 0]], y)
     assert good.fit and good.optimal and good.both
     wrong = score(y, [[0, 1], [1, 0]], y)

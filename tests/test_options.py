@@ -154,7 +154,7 @@ def test_an_option_is_idle_where_what_it_needs_is_another_value() -> None:
     texts = ["returns=n_step", "lr_final=0.5", "replay=prioritised", "bonus=rnd", "explore=softmax",
              "method=ordered_joint"]  # fmt: skip
     idle = config.idle(config.load(texts))
-    parallel = {"epochs", "minibatches"}
+    parallel = {"epochs", "minibatches", "burn_in"}
     assert idle.keys() == {"td_lambda", "epsilon_start", "epsilon_end", "epsilon_steps", *parallel}
 
 

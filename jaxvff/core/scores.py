@@ -18,7 +18,7 @@ def fits(error: Any, payoff: Any) -> Any:
 
     Both are arrays of JAX, or both of NumPy, and so is what comes out.
     """
-    return error < FIT_TOLERANCE * abs(payoff).max()
+    return error <= FIT_TOLERANCE * abs(payoff).max()
 
 
 def score_table(q_tot: Array, utilities: Array, payoff: Array) -> TableScore:
