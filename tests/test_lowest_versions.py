@@ -45,7 +45,7 @@ def test_the_wheel_works_with_the_lowest_versions(tmp_path: Path) -> None:
     run(*jaxvff, "train", *TINY, "total_steps=40", "eval_interval=20", "run_dir=a")
     run(*jaxvff, "train", "resume=a", "total_steps=60")
     assert "greedy-optimal" in run(*jaxvff, "evaluate", "run=a")
-    smax = ["env=smax/3m", "method=nmqmix_rnd", "n_envs=2", "segment_length=32",
+    smax = ["env=smax/3m", "method=nmqmix_rnd", "learner=replay", "n_envs=2", "segment_length=32",
             "env.time_limit=31", "total_steps=248", "eval_interval=124"]  # fmt: skip
     assert "win rate" in run(*jaxvff, "train", *smax, *TINY, "run_dir=smax")
     lab = ["points=4", "starts=1", "lanes=4", "updates=20", "time=2", "temperatures=[1]"]

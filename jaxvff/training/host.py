@@ -23,7 +23,7 @@ from jaxvff.settings import build
 from jaxvff.settings.config import Config
 from jaxvff.training import lanes, sharding
 from jaxvff.training.lanes import Carry, Lane, LaneState
-from jaxvff.training.program import Advance, Program, Recording, Stopped, effort
+from jaxvff.training.program import Advance, Program, Recording, Stopped, compiler
 
 # Part of the seed of a pool, so that training and evaluation do not play the same games.
 TRAINING, EVALUATION = 0, 1
@@ -50,7 +50,7 @@ def host_program(
     update = jax.jit(
         lambda carry, lane, batch, iteration: update_all((carry, lane, batch), iteration),
         donate_argnums=0,
-        compiler_options=effort("advance"),
+        compiler_options=compiler("advance"),
     )
     with ExitStack() as closing:
         session = _Session(host_lane, n_lanes, update=update, closing=closing, on_fault=tell)
@@ -59,7 +59,7 @@ def host_program(
             env=env,
             learner=host_lane.learner,
             mesh=mesh,
-            init=jax.jit(over_lanes(host_lane.init), compiler_options=effort("init")),
+            init=jax.jit(over_lanes(host_lane.init), compiler_options=compiler("init")),
             advance=session.advance,
             compile=lambda carry, lane: program._replace(advance=session.compile(carry, lane)),
             evaluate=session.evaluate,

@@ -33,10 +33,16 @@ from jaxvff.settings.config import Config
 from jaxvff.training import lanes, sharding
 from jaxvff.training.lanes import Carry, Lane, LaneState
 
-# LLVM's effort on a CPU. Initialisation runs once: compiling it at 0 takes a third of the time; for
-# the training loop 1 is as fast as the default and compiles in 70 % of the time
-# (docs/decisions.md).
-CPU_EFFORT = {"init": 0, "advance": 1, "evaluate": 1}
+# What XLA does on a CPU. Initialisation runs once: compiling it without effort takes a third of the
+# time. The training loop is as fast at LLVM's effort 1 as by default, and compiles in 70 % of the
+# time. Fusion emitters make it a fifth faster and take as much again to compile, which evaluation
+# does not run long enough to earn back (docs/decisions.md).
+_EFFORT, _FUSION = "xla_backend_optimization_level", "xla_cpu_use_fusion_emitters"
+CPU_COMPILER: dict[str, dict[str, bool | str | int]] = {
+    "init": {_EFFORT: 0, _FUSION: False},
+    "advance": {_EFFORT: 1},
+    "evaluate": {_EFFORT: 1, _FUSION: False},
+}
 
 # DeviceLane.iterate
 Iterate = Callable[[LaneState, Lane, Array], tuple[LaneState, Metrics]]
@@ -198,12 +204,12 @@ def device_program(config: Config, env: Env, n_lanes: int) -> Program:
     advance_all = over_lanes(partial(device_lane.advance, iterate))
     test_all = over_lanes(device_lane.evaluate)
     evaluate = jax.jit(
-        lambda carry, lane: test_all((carry, lane)), compiler_options=effort("evaluate")
+        lambda carry, lane: test_all((carry, lane)), compiler_options=compiler("evaluate")
     )
     advance = jax.jit(
         lambda carry, lane, start, stop: advance_all((carry, lane), start, stop),
         donate_argnums=0,
-        compiler_options=effort("advance"),
+        compiler_options=compiler("advance"),
     )
 
     def compile(carry: Carry, lane: Lane) -> Program:
@@ -219,7 +225,7 @@ def device_program(config: Config, env: Env, n_lanes: int) -> Program:
         env=env,
         learner=learner,
         mesh=mesh,
-        init=jax.jit(init_all, compiler_options=effort("init")),
+        init=jax.jit(init_all, compiler_options=compiler("init")),
         advance=advance,
         compile=compile,
         evaluate=evaluate,
@@ -228,11 +234,9 @@ def device_program(config: Config, env: Env, n_lanes: int) -> Program:
     return program
 
 
-def effort(what: str) -> dict[str, bool | str | int]:
-    """Compiler options for a part of the program, from CPU_EFFORT."""
-    if jax.default_backend() != "cpu":
-        return {}
-    return {"xla_backend_optimization_level": CPU_EFFORT[what]}
+def compiler(what: str) -> dict[str, bool | str | int]:
+    """Compiler options for a part of the program, from CPU_COMPILER."""
+    return CPU_COMPILER[what] if jax.default_backend() == "cpu" else {}
 
 
 def _test_key(key: Array) -> Array:
