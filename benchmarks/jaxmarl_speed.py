@@ -36,6 +36,8 @@ HERE = Path(__file__).parent
 SLOTS, UPDATES, BUFFER = 128, 8, 5000
 # The same as SETTINGS of _jaxmarl_peer.py; `ours` adds the map, the seeds and the environments.
 OURS = [
+    "learner=replay",
+    "norm=none",
     "method=qmix",
     "method.embed_dim=32",
     "method.hypernet_dim=64",

@@ -32,6 +32,7 @@ SMALL = ["seeds=2", "hidden_dim=8", "batch_size=16", "learn_start=16", "buffer_s
 MANY_STEPS = ["seeds=2", "hidden_dim=16", "n_envs=2", "segment_length=101", "buffer_size=16",
               "batch_size=4", "learn_start=4", "updates=2", "target_interval=3", "eval_episodes=4",
               "total_steps=1600", "eval_interval=800", "epsilon_steps=800"]  # fmt: skip
+REPLAY = ["learner=replay", "norm=none", "optimizer=adam", "utility=gru"]
 METHODS = ["iql,vdn,qmix,nmqmix", "qatten,qplex,qtran", "cw_qmix,ow_qmix",
            "ordered_nmqmix,ordered_joint"]  # fmt: skip
 WITHOUT_EPSILON = [text for text in SMALL if not text.startswith("epsilon")]
@@ -60,11 +61,15 @@ RUNS: dict[str, list[list[str]]] = {
                   "utility=gru", "run_dir={run}", *SMALL, "segment_length=3", "bonus=rnd"]],
     "predator_prey": [["train", "sweep.method=[ow_qmix,ordered_nmqmix]", "env=predator_prey",
                        "run_dir={run}", *MANY_STEPS, "seeds=1", "segment_length=201"]],
-    "smax_qmix": [["train", "env=smax/3m", "method=qmix", "run_dir={run}", *MANY_STEPS]],
-    "smax_nmqmix_rnd": [["train", "env=smax/3m", "method=nmqmix_rnd", "replay=prioritised",
-                         "utility=mlp", "run_dir={run}", *MANY_STEPS]],
-    "smax_ordered_joint": [["train", "env=smax/3m", "method=ordered_joint", "target=search",
-                            "utility=mlp", "run_dir={run}", *MANY_STEPS]],
+    "smax_qmix": [["train", "env=smax/3m", "method=qmix", *REPLAY, "run_dir={run}", *MANY_STEPS]],
+    "smax_nmqmix_rnd": [["train", "env=smax/3m", "method=nmqmix_rnd", *REPLAY, "replay=prioritised",
+                         "run_dir={run}", *MANY_STEPS, "utility=mlp"]],
+    "smax_ordered_joint": [["train", "env=smax/3m", "method=ordered_joint", *REPLAY, "target=search",
+                            "run_dir={run}", *MANY_STEPS, "utility=mlp"]],
+    "smax_parallel": [["train", "env=smax/3m", "sweep.method=[nmqmix_rnd,ow_qmix]", "utility=gru",
+                       "run_dir={run}", "seeds=2", "hidden_dim=16", "n_envs=4", "minibatches=2",
+                       "segment_length=20", "burn_in=2", "eval_episodes=4", "total_steps=1600",
+                       "eval_interval=800", "epsilon_steps=800"]],
     "host": [["train", "env=custom", "env.entry=foreign:Countdown", "env.time_limit=20",
               "env.workers=2", "method=qmix", "run_dir={run}", *MANY_STEPS, "segment_length=41",
               "n_envs=3", "utility=mlp"]],

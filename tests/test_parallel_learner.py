@@ -19,6 +19,7 @@ from jaxvff.runs import folder as runs
 from jaxvff.runs.plan import plan
 from jaxvff.settings import build, config
 from tests import toy
+from tests.hosts import SMALL, job_in, toy_game
 from tests.test_run import metrics
 
 PARALLEL = ("learner=parallel", "norm=layer", "utility=mlp", "hidden_dim=8")
@@ -200,11 +201,21 @@ def test_every_method_learns_in_parallel(method: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["iql", "qtran", "cw_qmix", "ordered_joint"])  # a loss each
+@pytest.mark.parametrize("method", METHODS)
 def test_battles_are_learned_in_parallel(method: str, tmp_path: Path) -> None:
     utility = ["utility=gru"] if method == "qtran" else []
     run(tmp_path / "run", *BATTLE, f"method={method}", *utility)
     check_it_learned(tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_games_on_the_host_are_learned_from_in_whole_episodes(tmp_path: Path) -> None:
+    asked = [x for x in SMALL if not x.startswith(("total_steps", "eval_interval"))]
+    job = job_in(toy_game(), *asked, *PARALLEL, "minibatches=2", "total_steps=260",
+                 "eval_interval=130")  # fmt: skip
+    ((first, *_),) = execute.execute(tmp_path, [job])
+    assert (first.metrics["stopped_at"] == -1).all()
+    check_it_learned(tmp_path)
 
 
 @pytest.mark.slow

@@ -79,7 +79,8 @@ def test_an_interrupted_and_resumed_run_equals_a_straight_one_bit_for_bit(
 @pytest.mark.slow
 def test_a_run_on_smax_resumes_bit_for_bit(tmp_path: Path) -> None:
     """Battles, GRUs, a bonus, prioritised replay: all that matrix games leave out of the state."""
-    args = ("env=smax/3m", "method=nmqmix_rnd", "replay=prioritised", "total_steps=640", "n_envs=2",
+    args = ("env=smax/3m", "learner=replay", "utility=gru", "method=nmqmix_rnd",
+            "replay=prioritised", "total_steps=640", "n_envs=2",
             "env.time_limit=31", "segment_length=33", "eval_interval=320", "eval_episodes=2",
             "buffer_size=16", "batch_size=4", "learn_start=4")  # fmt: skip
     run(tmp_path / "whole", *args)

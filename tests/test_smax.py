@@ -264,7 +264,7 @@ def test_training_on_compact_segments_is_training_on_plain_ones() -> None:
     runs = []
     for compact in ("true", "false"):
         program, carry, lane = start(
-            "env=smax/3m", "env.time_limit=20", f"env.compact={compact}", "segment_length=21",
+            "env=smax/3m", "learner=replay", "env.time_limit=20", f"env.compact={compact}", "segment_length=21",
             "seeds=1", "n_envs=4", "batch_size=4", "learn_start=4", "buffer_size=16", "updates=4",
             "hidden_dim=8", "epsilon_end=1", "lr=1e-3", "total_steps=10000",
         )  # fmt: skip

@@ -14,7 +14,7 @@ from tests.lanes import params_of, start
 
 METHODS = config.config_names("method")
 TINY = (
-    "seeds=1", "hidden_dim=8", "n_envs=2", "segment_length=32", "env.time_limit=31",
+    "learner=replay", "seeds=1", "hidden_dim=8", "n_envs=2", "segment_length=32", "env.time_limit=31",
     "buffer_size=8", "batch_size=2", "learn_start=2", "updates=1", "eval_episodes=2",
 )  # fmt: skip
 
