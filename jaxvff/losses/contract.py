@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -46,12 +47,12 @@ class LossOutput(NamedTuple):
     found: Tree = ()  # what the method's SegmentMemory may keep
 
 
-class Loss:
+class Loss(ABC):
     """The loss of a method; a frozen dataclass whose fields are its options."""
 
+    @abstractmethod
     def __call__(self, x: LossInput) -> LossOutput:
         """The loss of one segment."""
-        raise NotImplementedError
 
     def targets(self, x: LossInput) -> Array | None:
         """TD targets `[T, ...]` that several updates may share: they become LossInput.targets.
