@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from jaxvff.core.types import Array, Codec, EnvSpec, Segment
+from jaxvff.core.types import Array, Codec, EnvParams, EnvSpec, Segment, Tree
 
 
 def plain_codec(spec: EnvSpec) -> Codec:
@@ -17,6 +17,15 @@ def plain_codec(spec: EnvSpec) -> Codec:
         return stored._replace(action=stored.action.astype(jnp.int32))
 
     return Codec(pack, unpack)
+
+
+def cleaned(codec: Codec) -> Codec:
+    """A codec whose segments come back `without_padding`."""
+
+    def unpack(stored: Tree, params: EnvParams) -> Segment:
+        return without_padding(codec.unpack(stored, params))
+
+    return codec._replace(unpack=unpack)
 
 
 def blank_segment(spec: EnvSpec, n_slots: int) -> Segment:

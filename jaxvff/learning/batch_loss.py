@@ -7,7 +7,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxvff.core.segments import without_padding
 from jaxvff.core.types import Array, EnvParams, Metrics, Params, Segment, Traced, Tree
 from jaxvff.learning.learner import Parts
 from jaxvff.learning.samples import Sample
@@ -63,7 +62,7 @@ def batch_loss(parts: Parts, x: BatchInput) -> tuple[Array, BatchOutput]:
 
     def segment_loss(inputs: Inputs, recalled: Tree) -> tuple[Array, LossOutput]:
         packed, extra, targets, counts = inputs
-        segment = without_padding(parts.codec.unpack(packed, x.env_params))
+        segment = parts.codec.unpack(packed, x.env_params)
         segment = learned_from(segment, x.unit, extra)
         given = LossInput(
             model=parts.model,

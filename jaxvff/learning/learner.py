@@ -19,7 +19,7 @@ class Parts(NamedTuple):
     model: Model
     loss: Loss
     memory: SegmentMemory
-    codec: Codec
+    codec: Codec  # whose segments come back without garbage in their padding
     n_envs: int  # N, segments that an iteration collects
     n_slots: int  # T, of a segment
 

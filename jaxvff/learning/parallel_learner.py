@@ -65,7 +65,7 @@ def make(parts: Parts, options: LearningOptions) -> Learner:
             "change one of them"
         )
     learner = ParallelLearner(
-        # Nothing is stored, so nothing is packed.
+        # Nothing is stored, so nothing is packed, and padding is removed once an iteration.
         parts=parts._replace(codec=plain_codec(parts.model.utility.spec)),
         options=options,
         optimizer=optimizers.clipped(options),

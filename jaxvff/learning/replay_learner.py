@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxvff.core.segments import blank_segment, without_padding
+from jaxvff.core.segments import blank_segment
 from jaxvff.core.sizes import nbytes
 from jaxvff.core.types import Array, Metrics, Params, Traced, Tree
 from jaxvff.learning import optimizers, return_scale
@@ -210,7 +210,7 @@ class ReplayLearner(NamedTuple):
         if self.bonus is None:
             return None, bonus_state, {}
         unpack = self.parts.codec.unpack
-        batch = jax.vmap(lambda s: without_padding(unpack(s.packed, x.env_params)))(sample.stored)
+        batch = jax.vmap(lambda s: unpack(s.packed, x.env_params))(sample.stored)
         novelty = self.bonus.reward(bonus_state, batch)
         mean = jnp.sum(novelty) / jnp.maximum(jnp.sum(batch.mask), 1)
         return novelty, self.bonus.update(bonus_state, batch, x.traced.rnd_lr), {"bonus": mean}

@@ -24,7 +24,7 @@ class IndependentTd(Loss):
         q = terms.mix(  # [T, A]
             model, x.params["mixer"], online, action=segment.action, segment=segment
         )
-        y = _targets(x, online) if x.targets is None else x.targets
+        y = _targets(x, online)
         error = jnp.where(segment.mask[:, None], q - y, 0.0)
         return LossOutput(
             0.5 * jnp.mean(error**2, axis=-1),
@@ -43,5 +43,7 @@ class IndependentTd(Loss):
 
 def _targets(x: LossInput, online: UtilityValues) -> Array:
     """What each agent would get by its own greedy action: `[T, A]`."""
+    if x.targets is not None:
+        return x.targets
     value = terms.bootstrapped(x, online)
     return jax.vmap(lambda v: terms.returns(x, v), 1, 1)(value)

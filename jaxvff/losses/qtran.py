@@ -37,7 +37,7 @@ class QtranLoss(Loss):
 
         # The joint value and its target.
         q_jt = q_of(action=segment.action)
-        y = terms.td_targets(x, online) if x.targets is None else x.targets
+        y = terms.td_targets(x, online)
 
         # The sums of utilities that it is compared with, at the greedy joint action and the taken.
         v_of = partial(terms.apply_mixer, model, x.params["mixer"], head=Qtran.state_value)

@@ -21,7 +21,7 @@ class Td(Loss):
         model, segment = x.model, x.segment
         online = terms.utilities(model, x.params["utility"], segment)
         q_tot = terms.mix(model, x.params["mixer"], online, action=segment.action, segment=segment)
-        y = terms.td_targets(x, online) if x.targets is None else x.targets
+        y = terms.td_targets(x, online)
         error = terms.valid(segment, q_tot - y)
         return LossOutput(0.5 * error**2, terms.metrics(segment, error, q_tot, y))
 

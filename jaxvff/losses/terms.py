@@ -114,8 +114,12 @@ def bootstrapped(x: LossInput, online: UtilityValues) -> Array:
 
 
 def td_targets(x: LossInput, online: UtilityValues) -> Array:
-    """Targets `[T]` that bootstrap on the target network (eq. 27 and 29): see `bootstrapped`."""
-    return returns(x, bootstrapped(x, online))
+    """Targets that bootstrap on the target network (eq. 27 and 29): see `bootstrapped`.
+
+    Returns:
+      `[T]`; the targets that several updates share, where there are such.
+    """
+    return returns(x, bootstrapped(x, online)) if x.targets is None else x.targets
 
 
 def valid(segment: Segment, x: Array) -> Array:

@@ -36,7 +36,7 @@ class WqmixLoss(Loss):
         online = terms.utilities(model, x.params["utility"], segment)
         central = _central_utilities(x, x.params)
         central_target = _central_utilities(x, x.target_params)
-        y = self._targets(x, online) if x.targets is None else x.targets
+        y = self._targets(x, online)
         q_tot = terms.mix(model, x.params["mixer"], online, action=segment.action, segment=segment)
         error = terms.valid(segment, q_tot - y)
         central_error = _central_value(x, x.params, central, segment.action) - y
@@ -56,6 +56,8 @@ class WqmixLoss(Loss):
         return self._targets(x, terms.utilities(x.model, x.params["utility"], x.segment))
 
     def _targets(self, x: LossInput, online: UtilityValues) -> Array:
+        if x.targets is not None:
+            return x.targets
         model, segment = x.model, x.segment
         target = terms.utilities(model, x.target_params["utility"], segment)
         best = model.bootstrap(online.q, target.q, segment)

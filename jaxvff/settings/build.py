@@ -12,7 +12,7 @@ import flax.linen as nn
 from jaxvff.core import options
 from jaxvff.core.errors import check_name
 from jaxvff.core.registry import load
-from jaxvff.core.segments import plain_codec
+from jaxvff.core.segments import cleaned, plain_codec
 from jaxvff.core.types import Env, EnvSpec, HostEnv, Params, Revise
 from jaxvff.envs import ENVS
 from jaxvff.learning.learner import Learner, Parts
@@ -127,7 +127,7 @@ def parts(config: Config, env: Env | HostEnv) -> Parts:
         model=model(config, env),
         loss=loss(config.method),
         memory=load(METHODS[config.method["name"]].memory)(config),
-        codec=env.codec or plain_codec(env.spec),
+        codec=cleaned(env.codec or plain_codec(env.spec)),
         n_envs=config.n_envs,
         n_slots=config.segment_length,
     )
