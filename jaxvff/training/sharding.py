@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxvff.core.machine import cores
+from jaxvff.core.machine import cores, largest_divisor
 from jaxvff.core.types import Tree
 
 
@@ -71,8 +71,3 @@ def over_lanes(
 def spread(tree: Tree, mesh: Mesh) -> Tree:
     """Spread a tree, whose leaves have a leading axis of lanes, over the devices of a mesh."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec("seed")))
-
-
-def largest_divisor(n: int, limit: int) -> int:
-    """The largest divisor of n that is at most `limit`."""
-    return max(d for d in range(1, min(n, limit) + 1) if n % d == 0)
