@@ -120,7 +120,9 @@ def keys() -> str:
     """The keys of `train`: methods, environments, and the options of each component."""
     names = config_names("env")
     maps = " ".join(n.split("/")[1] for n in names if n.startswith("smax/"))
-    games = " ".join(n for n in names if n.startswith(("matrix", "contextual", "predator_prey")))
+    games = " ".join(
+        n for n in names if n.startswith(("matrix", "contextual", "predator_prey", "foraging"))
+    )
     rows = [
         ("method=", " ".join(config_names("method")) + "   method.<option>="),
         ("env=", f"{games}   env.<option>="),
