@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -99,7 +100,7 @@ def make(options: Options) -> Env:
         state_size=3 * (f + n),
         episode_limit=options.time_limit,
     )
-    cells = np.stack(np.mgrid[: options.size, : options.size], axis=-1).reshape(-1, 2)
+    cells = np.argwhere(np.ones((options.size, options.size)))
     rules = _Rules(options, cells)
 
     def step(key: Array, field: Field, action: Array, params: Array) -> tuple[Field, Outcome]:
@@ -120,8 +121,7 @@ def make(options: Options) -> Env:
         reset=rules.reset,
         step=step,
         observe=rules.observe,
-        signature=("foraging", n, f, options.size, options.sight, options.max_level)
-        + (options.force_coop, options.time_limit),
+        signature=dataclasses.replace(options, penalty=0.0),
     )
 
 
