@@ -48,8 +48,8 @@ class Options(WorkerOptions):
     )
     action_repeat: int = option(
         1,
-        "how long an action lasts, unless the ball changes hands or is out of play before; an env "
-        "step is an action",
+        "how long an action lasts, unless another player gets the ball or it is out of play; an "
+        "env step is an action",
         unit="engine steps",
         low=1,
         high=100,

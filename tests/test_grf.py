@@ -294,16 +294,16 @@ def test_a_pass_needs_the_ball_and_a_shot_needs_its_range_too() -> None:
     assert seen == {(False, False), (True, False), (True, True)}
 
 
-def test_an_action_lasts_so_many_steps_of_the_engine_unless_the_ball_changes_hands() -> None:
+def test_an_action_lasts_so_many_steps_of_the_engine_unless_another_player_gets_the_ball() -> None:
     one, rng, lasted = eased(), np.random.default_rng(0), []
     for _ in range(8):
         one.reset()
         for _ in range(12):
-            before = one._now
+            before, holder = one._now, one._holder
             _, outcome = one.step(wander(one, rng, 0))
             now = one._now
             lasted.append(now.step - before.step)
-            same = now.owner == before.owner and now.mode == 0 and not outcome.terminated
+            same = one._holder == holder and now.mode == 0 and not outcome.terminated
             assert lasted[-1] == 3 if same else 1 <= lasted[-1] <= 3
             if outcome.terminated:
                 break

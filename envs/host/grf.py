@@ -170,16 +170,17 @@ class Football(Game):
     def step(self, action: np.ndarray) -> tuple[View, Outcome]:
         """All agents act, and the game goes on for a tenth of a second, or `action_repeat` of them.
 
-        An action ends early where the ball changes hands, is out of play, or the game is over.
+        An action ends early where another player gets the ball, where it is out of play, or where
+        the game is over.
         """
         reward, ended, late = 0.0, False, False
         for _ in range(self._repeat):
-            before = self._now
+            before, holder = self._now, self._holder
             self._act(action)
             self._now = self._play_on()
             ended, late = self._end()
             reward += self._reward(self._now.lead - before.lead)
-            if ended or late or self._now.mode != NORMAL or self._now.owner != before.owner:
+            if ended or late or self._now.mode != NORMAL or self._holder != holder:
                 break
         self._steps += 1
         late = late or (self._steps == self._limit and not ended)
@@ -219,7 +220,7 @@ class Football(Game):
         engine.state = lib.GameState.game_running
         engine.reset(self._config.ScenarioConfig(), False)
         self._steps = 0
-        self._last_mode, self._last_team = -1, -1
+        self._last_mode, self._holder = -1, (-1, -1)
         self._collected = [0] * self._n
         self._now = self._read() or self._play_on()
 
@@ -283,10 +284,10 @@ class Football(Game):
         lost = (
             rules.end_episode_on_possession_change
             and team != -1
-            and self._last_team not in (-1, team)
+            and self._holder[0] not in (-1, team)
         )
         self._last_mode = now.mode
-        self._last_team = self._last_team if team == -1 else team
+        self._holder = self._holder if team == -1 else now.owner
         engine = self._engine
         engine.waiting_for_game_count = engine.waiting_for_game_count + 1 if now.mode else 0
         ended = bool(scored or out or lost)
