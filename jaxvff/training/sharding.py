@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -23,9 +23,14 @@ def use_all_cores() -> None:
         jax.config.update("jax_num_cpu_devices", cores())
 
 
-def lane_mesh(n_lanes: int) -> Mesh:
-    """A mesh with one axis, "seed", over as many devices as divide the lanes evenly."""
-    devices = jax.devices()
+def lane_mesh(n_lanes: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh with one axis, "seed", over as many devices as divide the lanes evenly.
+
+    Args:
+      n_lanes: lanes of a program.
+      devices: those that may be used; None: all of this process.
+    """
+    devices = jax.devices() if devices is None else devices
     return Mesh(np.array(devices[: largest_divisor(n_lanes, len(devices))]), ("seed",))
 
 
