@@ -23,13 +23,14 @@ class Qfix(nn.Module):
       detached:  Q + w sg(A) + b,   w > -1    (Q+FIX; sg hands no gradient back)
 
     Each is largest where the fixee is. The fixee is VDN (`sum`), QMIX (`mono`), or VDN with a
-    weight for every agent, Σ_i w_i A_i (`lin`). w may depend on the joint action, so any joint
-    value whose maximum greedy agents find can be represented, with any of them.
+    weight for every agent, Σ_i w_i A_i (`lin`). w depends on the state and on the joint action, so
+    with any of them every Q_tot(s, a) can be represented whose maximum greedy agents find.
 
     The authors' experiments are those of the detached form; among its fixees `sum` is the smallest.
 
     Source: Baisero et al. (2025), arXiv:2505.10484, and its authors' code (abaisero/pymarl2,
-    commit 246595c; qfix_lin.py: c7b196f).
+    commit 246595c; lin: commit c7b196f). Differs from that code: QMIX has hypernetworks of two
+    layers, as everywhere here, and not of one.
     """
 
     spec: EnvSpec
