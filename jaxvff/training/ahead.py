@@ -51,7 +51,7 @@ def topology(name: str) -> Topology:
       UserError: an unknown chip or layout, or libtpu is not installed.
     """
     kind = name.partition(":")[0]
-    check_name(kind, list(CHIPS), "the chip of for=")
+    check_name(kind, list(CHIPS), "the chip in for")
     try:
         import libtpu
     except ImportError as error:
