@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from jaxvff.core.errors import UserError
 from jaxvff.core.sizes import readable
@@ -34,7 +34,7 @@ def run(args: list[str]) -> int:
     with importing(configs[0]):
         from rich.console import Console
 
-        from jaxvff.core.types import HostEnv
+        from jaxvff.core.types import Env, HostEnv
         from jaxvff.runs.plan import plan
 
         jobs = plan(given)
@@ -47,7 +47,15 @@ def run(args: list[str]) -> int:
     console, rows = Console(), []
     for job in jobs:
         with console.status(f"compiling {job.n_lanes} lanes of {job.name} for {asked}"):
-            rows.append(ahead.compile_for(job, where))
+            rows.append(
+                ahead.compile_for(
+                    where,
+                    config=job.config,
+                    env=cast(Env, job.env),
+                    lane=job.lanes(),
+                    name=job.name,
+                )
+            )
     console.print(terminal(rows, where))
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from jaxvff.core.errors import UserError, check_name
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import jax
 
     from jaxvff.core.types import Env
-    from jaxvff.runs.plan import Job
+    from jaxvff.settings.config import Config
+    from jaxvff.training.lanes import Lane
 
 
 class Chip(NamedTuple):
@@ -114,15 +115,23 @@ class Compiled(NamedTuple):
         return self.steps / max(self.iteration_s(chip))
 
 
-def compile_for(job: Job, where: Topology) -> Compiled:
-    """Compile the training program of a job, whose games are on the device."""
+def compile_for(where: Topology, *, config: Config, env: Env, lane: Lane, name: str) -> Compiled:
+    """Compile the training program of lanes.
+
+    Args:
+      where: the chips.
+      config: that all lanes share but for traced options.
+      env: on the device.
+      lane: what differs between the lanes.
+      name: of the program, for a table.
+    """
     import jax
     from jax.sharding import NamedSharding, PartitionSpec
 
     from jaxvff.training.program import device_program
 
-    env = cast("Env", job.env)
-    program = device_program(job.config, env, job.n_lanes, where.devices)
+    n_lanes = len(lane.seed)
+    program = device_program(config, env, n_lanes, where.devices)
     over_lanes = NamedSharding(program.mesh, PartitionSpec("seed"))
 
     def shapes(tree: object) -> object:
@@ -130,7 +139,6 @@ def compile_for(job: Job, where: Topology) -> Compiled:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=over_lanes), tree
         )
 
-    lane = job.lanes()
     carry = jax.eval_shape(program.init, lane)
     began = time.perf_counter()
     lowered = program.advance.lower(shapes(carry), shapes(lane), 0, 1)  # type: ignore[attr-defined]
@@ -138,9 +146,9 @@ def compile_for(job: Job, where: Topology) -> Compiled:
     compiled = lowered.compile()
     ended = time.perf_counter()
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-    lanes = job.n_lanes // program.mesh.size
+    lanes = n_lanes // program.mesh.size
     return Compiled(
-        name=job.name,
+        name=name,
         devices=program.mesh.size,
         lanes=lanes,
         lower_s=lowered_at - began,
@@ -150,5 +158,5 @@ def compile_for(job: Job, where: Topology) -> Compiled:
         code=memory.generated_code_size_in_bytes,
         flops=cost["flops"],
         bytes_accessed=cost["bytes accessed"],
-        steps=lanes * job.config.steps_per_iteration,
+        steps=lanes * config.steps_per_iteration,
     )
