@@ -23,7 +23,13 @@ def test_help_fits_a_screen(args: list[str], capsys) -> None:
     assert max(map(len, lines)) <= 100
 
 
-HOSTED = ("grf", "smac", "smacv2", "smaclite")  # dozens of names, which their games know
+HOSTED = (
+    "grf",
+    "grf_eased",
+    "smac",
+    "smacv2",
+    "smaclite",
+)  # dozens of names, which their games know
 
 
 def test_help_names_every_method_and_key_that_exists(capsys) -> None:

@@ -142,8 +142,10 @@ def keys() -> str:
             "",
             "jaxmarl/simple_spread jaxmarl/switch_riddle jaxmarl/overcooked   smax/<map>: " + maps,
         ),
-        ("", "grf/<scenario> grf_eased/academy_3_vs_1_with_keeper custom: docs/host.md"),
-        ("", "smac/<map> smacv2/<race>_5_vs_5 smaclite/<map>"),
+        (
+            "",
+            "grf/<scenario> grf_eased/<..> smac/<map> smacv2/<race>_5_vs_5 smaclite/<map> custom",
+        ),
     ]
     for component in COMPONENTS:
         title = component.__name__.removesuffix("Options").lower()
