@@ -20,6 +20,9 @@ class Method(NamedTuple):
     fixed: Mapping[str, object] = MappingProxyType({})  # fields that make the method what it is
     other_utilities: tuple[str, ...] = ()  # further sets of utility parameters, which do not act
     head: str = "jaxvff.networks.heads:attached"  # of the utility networks
+    # What the team draws for an episode, a networks.contexts.Context; None: nothing. Its options
+    # are set like those of the mixer.
+    context: str | None = None
     # SearchOptions -> what the method remembers of every segment in replay
     memory: str = "jaxvff.losses.contract:no_memory"
     # (Model, loss, params, share of the steps) -> a Revise: what the team does instead of what its
@@ -43,6 +46,12 @@ METHODS: dict[str, Method] = {
     "qtran": Method("jaxvff.mixers.qtran:Qtran", "jaxvff.losses.qtran:QtranLoss"),
     "cw_qmix": Method(_WQMIX, _WQMIX_LOSS, {"optimistic": False}, ("central",)),
     "ow_qmix": Method(_WQMIX, _WQMIX_LOSS, {"optimistic": True}, ("central",)),
+    "maven": Method(
+        "jaxvff.mixers.maven:Maven",
+        "jaxvff.losses.maven:MavenLoss",
+        head="jaxvff.networks.heads:by_latent",
+        context="jaxvff.networks.contexts:LatentPolicy",
+    ),
     "ordered_nmqmix": Method(
         f"{_JOINT}:QmixWithJoint",
         f"{_ORDERED}.losses:OrderedNmqmix",

@@ -6,6 +6,7 @@ A head is called inside a flax module's compact call, and its layers belong to t
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -14,25 +15,39 @@ import jax.numpy as jnp
 from jaxvff.core.types import Array
 from jaxvff.networks.dense import dense
 
-# (input of the network [..., I], its features [..., H], U) -> values of the actions [..., U]
-Head = Callable[[Array, Array, int], Array]
+
+class Given(NamedTuple):
+    """What a head is given of the episode, where a method draws a context."""
+
+    context: Array  # [..., C], the same for all agents
+    agent: Array  # [..., A] one-hot, whether or not the network's input has it
 
 
-def attached(x: Array, features: Array, n_actions: int) -> Array:
+# (input of the network [..., I], its features [..., H], U, what a method draws, if it does) ->
+# (values of the actions [..., U], features that mixer and loss see [..., any size])
+Head = Callable[[Array, Array, int, Given | None], tuple[Array, Array]]
+
+
+def attached(
+    x: Array, features: Array, n_actions: int, given: Given | None = None
+) -> tuple[Array, Array]:
     """One dense layer on the features: what trains the values shapes the features, too.
 
     Args:
       x: input of the network, `[..., I]`; not used.
       features: what the network made of it, `[..., H]`.
       n_actions: U.
+      given: not used.
 
     Returns:
-      Values of the actions, `[..., U]`.
+      Values of the actions, `[..., U]`, and the features as they are.
     """
-    return dense(n_actions, features.shape[-1])(features)
+    return dense(n_actions, features.shape[-1])(features), features
 
 
-def detached(x: Array, features: Array, n_actions: int) -> Array:
+def detached(
+    x: Array, features: Array, n_actions: int, given: Given | None = None
+) -> tuple[Array, Array]:
     """Two layers of their own, which hand no gradient back to the features.
 
     What trains the values leaves the features alone. The layers see the input as well: a mixer
@@ -44,11 +59,46 @@ def detached(x: Array, features: Array, n_actions: int) -> Array:
       x: input of the network, `[..., I]`.
       features: what the network made of it, `[..., H]`.
       n_actions: U.
+      given: not used.
 
     Returns:
-      Values of the actions, `[..., U]`.
+      Values of the actions, `[..., U]`, and the features as they are.
     """
     size = features.shape[-1]
     seen = jnp.concatenate([jax.lax.stop_gradient(features), x], axis=-1)
     hidden = nn.leaky_relu(dense(size, seen.shape[-1])(seen))
-    return dense(n_actions, size)(hidden)
+    return dense(n_actions, size)(hidden), features
+
+
+def by_latent(
+    x: Array, features: Array, n_actions: int, given: Given | None
+) -> tuple[Array, Array]:
+    """MAVEN's: a linear layer whose weights one layer makes of the latent and the agent's id.
+
+      q = W(z, agent) h,
+
+    without biases, for features h. So a latent changes the values of all actions in all states.
+
+    Args:
+      x: input of the network, `[..., I]`; not used.
+      features: h, `[..., H]`.
+      n_actions: U.
+      given: its context is z.
+
+    Returns:
+      Values of the actions, `[..., U]`, and the features as they are.
+
+    Source: Mahajan et al. (2019), §4 and figure 2 (utilities by a hypernetwork of z and the agent's
+    id); modules/agents/noise_rnn_agent.py of their code (commit be975c5).
+    """
+    z = jnp.concatenate([_needed(given).context, _needed(given).agent], axis=-1)
+    weights = dense(n_actions * features.shape[-1], z.shape[-1])(z)
+    weights = weights.reshape(*z.shape[:-1], n_actions, features.shape[-1])
+    return jnp.einsum("...uh,...h->...u", weights, features), features
+
+
+def _needed(given: Given | None) -> Given:
+    """What a head that knows the context is given."""
+    if given is None:
+        raise ValueError("this head needs a context: give the method a `context`")
+    return given
