@@ -13,13 +13,14 @@ from jaxvff.core.errors import UserError
 from jaxvff.core.segments import blank_segment
 from jaxvff.core.types import Segment
 from jaxvff.learning.learner import init_params
-from jaxvff.networks.contexts import LatentPolicy
+from jaxvff.networks.contexts import LatentPolicy, RelatedTasks, split_tasks
+from jaxvff.networks.heads import successor_features
 from jaxvff.playing import evaluate, rollout
 from jaxvff.runs.plan import plan
 from jaxvff.settings import build, config
 from tests import toy
 
-DRAWING = ("maven",)
+DRAWING = ("maven", "uneven")
 KEY = jax.random.key(3)
 
 
@@ -51,7 +52,7 @@ def test_a_context_is_drawn_anew_for_every_episode_and_stays_in_it(method: str) 
 
 
 def test_a_context_goes_on_with_an_episode_from_one_segment_into_the_next() -> None:
-    who = player("maven")
+    who = player("uneven")
     collect = jax.jit(partial(rollout.going_on, who, n_slots=4))
     play, pieces = rollout.begin(who, KEY), []
     for i in range(8):
@@ -113,3 +114,39 @@ def test_latents_are_drawn_by_what_they_return() -> None:
     np.testing.assert_allclose(drawn.mean(axis=0), expected, atol=0.015)  # 4 standard errors
     greedy = policy.apply(params, state, KEY, greedy=True)
     np.testing.assert_array_equal(greedy, np.eye(4)[returns.argmax()])
+
+
+@pytest.mark.parametrize("act_for", ["uniform", "target", "greedy"])
+def test_related_tasks_forgive_penalties_and_the_first_one_is_the_target(act_for: str) -> None:
+    context = RelatedTasks(toy.SPEC, tasks=3, task_spread=0.5, act_for=act_for)
+    params = context.init(KEY, jnp.zeros(2), KEY, greedy=True)
+    draw = jax.vmap(lambda k: context.apply(params, jnp.zeros(2), k, greedy=False))
+    tasks, acts_for = map(np.asarray, split_tasks(draw(jax.random.split(KEY, 4000))))
+    assert (tasks[:, 0] == 1).all()
+    assert (tasks[..., 0] == 1).all()
+    penalty = tasks[:, 1:, 1]
+    assert penalty.min() == 0  # two standard deviations below 1
+    np.testing.assert_allclose((penalty == 0).mean(), 0.0228, atol=0.006)
+    np.testing.assert_allclose(np.median(penalty), 1, atol=0.02)
+    share = {"uniform": [0.25] * 4, "target": [1, 0, 0, 0], "greedy": [1] * 4}[act_for]
+    np.testing.assert_allclose(acts_for.mean(axis=0), share, atol=0.03)
+    alone, target = split_tasks(context.apply(params, jnp.zeros(2), KEY, greedy=True))
+    assert (np.asarray(alone) == 1).all()
+    assert target.tolist() == [1, 0, 0, 0]
+
+
+@pytest.mark.parametrize("utility", ["mlp", "gru"])
+def test_values_to_act_by_are_those_of_generalised_policy_improvement(utility: str) -> None:
+    """A slow loop over tasks that are acted for, and over policies."""
+    who = player("uneven", f"utility={utility}", "method.tasks=2")
+    tasks = np.array([[1, 1], [1, 0.2], [1, 0]], np.float32)
+    for acts_for in ([1, 0, 0], [0, 0, 1], [1, 1, 1]):
+        context = jnp.concatenate([jnp.asarray(tasks).ravel(), jnp.array(acts_for, jnp.float32)])
+        x = who.utility.inputs(jnp.ones((2, 3)), jnp.zeros(2, int), jnp.array(True))
+        _, q, features = who.utility.step(who.params, who.utility.initial_carry(), x, context)
+        psi = np.asarray(successor_features(features, 3))  # [A, K, U, 2]
+        expected = np.full((2, 3), -np.inf)
+        for k in np.flatnonzero(acts_for):
+            for j in range(3):
+                expected = np.maximum(expected, psi[:, j] @ tasks[k])
+        np.testing.assert_allclose(q, expected, rtol=1e-5, atol=1e-6)

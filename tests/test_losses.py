@@ -18,12 +18,14 @@ from jaxvff.learning.samples import Sample, Stored
 from jaxvff.losses.contract import LossInput
 from jaxvff.losses.ordered.elites import Elites
 from jaxvff.losses.qtran import QtranLoss
+from jaxvff.losses.td import Td
 from jaxvff.losses.terms import mix, returns, utilities
 from jaxvff.methods.table import METHODS
 from jaxvff.mixers.maven import Maven
 from jaxvff.mixers.qtran import Qtran
 from jaxvff.mixers.wqmix import Wqmix
-from jaxvff.networks.contexts import LatentPolicy
+from jaxvff.networks.contexts import LatentPolicy, split_tasks
+from jaxvff.networks.heads import successor_features
 from jaxvff.settings import build, config
 from tests.streams import drawn, random_segment
 
@@ -303,6 +305,45 @@ def test_mavens_loss_is_td_less_how_well_latents_are_told_and_the_error_of_the_b
             surprises += 1
         np.testing.assert_allclose(out.per_slot[t], expected, rtol=1e-4)
     assert surprises > 1
+
+
+def test_unevens_loss_is_the_td_error_of_the_successor_features_of_every_task() -> None:
+    """An oracle in NumPy: each task follows its own greedy policy, both agents together."""
+    parts, given = setup("method=uneven", "gamma=0.9", "utility=mlp", "method.tasks=2")
+    segment, x = of_segment(parts, given, seed=5)
+    out = jax.jit(lambda p: parts.loss(x._replace(params=p)))(x.params)
+    tasks = np.asarray(split_tasks(segment.context)[0])  # [T, K, 2]
+    psi, old = (
+        np.asarray(successor_features(utilities(x.model, p["utility"], segment).features, 3))
+        for p in (x.params, x.target_params)
+    )  # [T, A, K, U, 2]
+    checked = 0
+    for t in np.flatnonzero(segment.mask):
+        phi = np.array([max(segment.reward[t], 0), min(segment.reward[t], 0)])
+        errors = []
+        for j in range(3):
+            y, taken = phi.copy(), np.zeros(2)
+            for i in range(2):
+                taken += psi[t, i, j, segment.action[t, i]]
+                q = np.where(segment.avail[t + 1, i], psi[t + 1, i, j] @ tasks[t + 1, j], -np.inf)
+                y += 0.9 * (not segment.terminated[t]) * old[t + 1, i, j, q.argmax()]
+            errors.append(taken - y)
+        np.testing.assert_allclose(out.per_slot[t], 0.5 * np.square(errors).sum() / 3, rtol=1e-4)
+        np.testing.assert_allclose(
+            out.metrics["td_error_abs"][t], abs(errors[0].sum()), rtol=1e-4, atol=1e-5
+        )
+        checked += not segment.terminated[t]
+    assert checked > 2
+
+
+def test_uneven_without_related_tasks_learns_the_target_values_of_vdn() -> None:
+    """With the target task alone, ψ · (1, 1) and its targets are VDN's Q_tot and targets."""
+    parts, given = setup("method=uneven", "gamma=0.9", "utility=gru", "method.task_spread=0",
+                         "method.act_for=target")  # fmt: skip
+    _, x = of_segment(parts, given, seed=5)
+    ours, vdn = parts.loss(x).metrics, Td()(x).metrics
+    for name in ours:
+        np.testing.assert_allclose(ours[name], vdn[name], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["vdn", "qmix", "iql"])

@@ -52,6 +52,12 @@ METHODS: dict[str, Method] = {
         head="jaxvff.networks.heads:by_latent",
         context="jaxvff.networks.contexts:LatentPolicy",
     ),
+    "uneven": Method(
+        "jaxvff.mixers.vdn:Vdn",
+        "jaxvff.losses.uneven:UnevenLoss",
+        head="jaxvff.networks.heads:successor",
+        context="jaxvff.networks.contexts:RelatedTasks",
+    ),
     "ordered_nmqmix": Method(
         f"{_JOINT}:QmixWithJoint",
         f"{_ORDERED}.losses:OrderedNmqmix",

@@ -15,6 +15,9 @@ from jaxvff.core.options import MAX_WIDTH, option
 from jaxvff.core.types import Array, EnvSpec
 from jaxvff.networks.dense import dense
 
+REWARDS = 2  # what UneVEn takes a reward apart into: its positive and its negative part
+TARGET = (1.0, 1.0)  # the weights of the task that is asked for: both parts count as they are
+
 
 class Context(Protocol):
     """A flax module that draws a context; its parameters are "context" among a learner's."""
@@ -96,3 +99,70 @@ class LatentPolicy(nn.Module):
     def returns(self, state: Array) -> Array:
         """R: the return that each latent brings from a first state `[S]` on: `[latents]`."""
         return self.net(state)
+
+
+class RelatedTasks(nn.Module):
+    """UneVEn's tasks: the target, `tasks` related ones, and which of them the team acts for.
+
+    The rewards of a task are w · φ. φ has two entries, the positive and the negative part of the
+    environment's reward, and the target task is w = (1, 1). A related task forgives: its w is
+    (1, p) with p from a normal distribution around 1, cut off below 0. So where p is small,
+    agents learn to risk a penalty for what coordination earns.
+
+    What the team acts for is drawn for an episode: `uniform`, one of all tasks; `target`, the
+    target task; `greedy`, the best of all of them in each step. A greedy context (at evaluation)
+    has the target task alone, and so the team plays the policy of the target task.
+
+    Source: Gupta et al. (2021), §4, its action-selection schemes and its tasks around the target.
+    Differs from it: an environment tells rewards, not features, so that what a step earns and
+    what it costs are one number where both happen at once; the weight of what is earned does not
+    vary, since only the ratio of both changes a policy; the task is drawn for an episode.
+    """
+
+    spec: EnvSpec
+    tasks: int = option(5, "related tasks that are drawn for an episode", low=1, high=1000)
+    task_spread: float = option(
+        1.0, "standard deviation of the weight of penalties in related tasks", low=0, high=1000
+    )
+    act_for: str = option(
+        "uniform",
+        "what is acted for while experience is collected: uniform: a task, drawn for the episode; "
+        "target: the target task; greedy: of all tasks the one that promises most",
+        names=("uniform", "target", "greedy"),
+    )
+
+    @property
+    def size(self) -> int:
+        """C."""
+        return (self.tasks + 1) * (REWARDS + 1)
+
+    def __call__(self, state: Array, key: Array, *, greedy: bool) -> Array:
+        """The tasks `[K, 2]`, the target first, then for each whether it is acted for."""
+        n_tasks, target = self.tasks + 1, jnp.array(TARGET)
+        chosen = jnp.array(0)
+        tasks = jnp.tile(target, (n_tasks, 1))
+        if not greedy:
+            task_key, chosen_key = jax.random.split(key)
+            forgives = 1 + self.task_spread * jax.random.normal(task_key, (self.tasks,))
+            tasks = tasks.at[1:, 1].set(jnp.maximum(forgives, 0))
+            if self.act_for == "uniform":
+                chosen = jax.random.randint(chosen_key, (), 0, n_tasks)
+        acts_for = jax.nn.one_hot(chosen, n_tasks)
+        if self.act_for == "greedy" and not greedy:
+            acts_for = jnp.ones(n_tasks)
+        return jnp.concatenate([tasks.ravel(), acts_for])
+
+
+def split_tasks(context: Array) -> tuple[Array, Array]:
+    """What RelatedTasks drew.
+
+    Args:
+      context: `[..., C]`.
+
+    Returns:
+      The weights of K tasks `[..., K, 2]`, the target first, and whether each of them is acted for
+      `[..., K]`, 0 or 1.
+    """
+    n_tasks = context.shape[-1] // (REWARDS + 1)
+    tasks = context[..., : n_tasks * REWARDS].reshape(*context.shape[:-1], n_tasks, REWARDS)
+    return tasks, context[..., n_tasks * REWARDS :]

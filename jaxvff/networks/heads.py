@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvff.core.types import Array
+from jaxvff.networks.contexts import REWARDS, split_tasks
 from jaxvff.networks.dense import dense
 
 
@@ -95,6 +96,44 @@ def by_latent(
     weights = dense(n_actions * features.shape[-1], z.shape[-1])(z)
     weights = weights.reshape(*z.shape[:-1], n_actions, features.shape[-1])
     return jnp.einsum("...uh,...h->...u", weights, features), features
+
+
+def successor(
+    x: Array, features: Array, n_actions: int, given: Given | None
+) -> tuple[Array, Array]:
+    """UneVEn's: successor features of the policies of K tasks, and values by policy improvement.
+
+    ψ(u; w_j), of the policy of task j, is made by two layers of the features and w_j. The values to
+    act by are those of generalised policy improvement, over the policies of all tasks, for the
+    tasks that the team acts for:
+
+      q(u) = max_k max_j ψ(u; w_j) · w_k, with j among all K tasks and k among those acted for.
+
+    Args:
+      x: input of the network, `[..., I]`; not used.
+      features: what the network made of it, `[..., H]`.
+      n_actions: U.
+      given: its context is what contexts.RelatedTasks draws.
+
+    Returns:
+      Values `[..., U]`, and ψ for features: `[..., K · U · 2]`, see `successor_features`.
+
+    Source: Gupta et al. (2021), the multi-agent universal successor features of §4.
+    """
+    tasks, acts_for = split_tasks(_needed(given).context)
+    size, n_tasks = features.shape[-1], tasks.shape[-2]
+    told = jnp.tile(features[..., None, :], (n_tasks, 1))
+    told = jnp.concatenate([told, tasks], axis=-1)
+    hidden = nn.relu(dense(size, told.shape[-1])(told))
+    psi = dense(n_actions * REWARDS, size)(hidden).reshape(*tasks.shape[:-1], n_actions, REWARDS)
+    values = jnp.einsum("...jud,...kd->...kju", psi, tasks)
+    values = jnp.where(acts_for[..., None, None] > 0, values, -jnp.inf)
+    return jnp.max(values, axis=(-3, -2)), psi.reshape(*features.shape[:-1], -1)
+
+
+def successor_features(features: Array, n_tasks: int) -> Array:
+    """ψ `[..., K, U, 2]` of the features that `successor` returns."""
+    return features.reshape(*features.shape[:-1], n_tasks, -1, REWARDS)
 
 
 def _needed(given: Given | None) -> Given:
