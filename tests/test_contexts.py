@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from jaxvff.settings import build, config
 from tests import toy
 
 DRAWING = ("maven", "uneven")
+ONE_FAST = (pytest.param("maven", marks=pytest.mark.slow), "uneven")
 KEY = jax.random.key(3)
 
 
@@ -29,7 +31,7 @@ def player(method: str, *overrides: str, env=None) -> rollout.Player:
     asked = config.load([f"method={method}", "hidden_dim=8", *overrides])
     env = env or toy.make()
     model = build.model(asked, env)
-    params = init_params(model, jax.random.key(0))
+    params = jax.jit(partial(init_params, model))(jax.random.key(0))
     act = lambda key, q, avail: jax.random.categorical(key, jnp.where(avail, 0.0, -jnp.inf))
     draw = evaluate.drawing(model, params, greedy=False)
     return rollout.Player(env, model.utility, act, params["utility"], env.params, draw=draw)
@@ -44,13 +46,14 @@ def check_one_draw_an_episode(segment: Segment) -> int:
     return len(np.unique(context[:-1], axis=0))
 
 
-@pytest.mark.parametrize("method", DRAWING)
+@pytest.mark.parametrize("method", ONE_FAST)
 def test_a_context_is_drawn_anew_for_every_episode_and_stays_in_it(method: str) -> None:
     collect = jax.jit(partial(rollout.on_device, player(method), n_slots=40))
     segment, episodes = collect(KEY)
     assert 4 < check_one_draw_an_episode(segment) <= int(episodes.ended.sum()) + 1
 
 
+@pytest.mark.slow
 def test_a_context_goes_on_with_an_episode_from_one_segment_into_the_next() -> None:
     who = player("uneven")
     collect = jax.jit(partial(rollout.going_on, who, n_slots=4))
@@ -62,11 +65,11 @@ def test_a_context_goes_on_with_an_episode_from_one_segment_into_the_next() -> N
     assert check_one_draw_an_episode(whole) == int(whole.is_first.sum()) > 2
 
 
-@pytest.mark.parametrize("method", DRAWING)
+@pytest.mark.parametrize("method", ONE_FAST)
 def test_replay_keeps_the_context_beside_what_an_environment_packs(method: str) -> None:
     asked = config.load([f"method={method}", "env=matrix_steps/two_step", "hidden_dim=8"])
     env = build.environment(asked.env)
-    segment, _ = rollout.on_device(player(method, env=env), KEY, 9)
+    segment, _ = jax.jit(partial(rollout.on_device, player(method, env=env), n_slots=9))(KEY)
     codec = build.parts(asked, env).codec
     assert codec.merge is None  # what the environment calls equal may differ in its context
     back = codec.unpack(codec.pack(segment), env.params)
@@ -82,13 +85,14 @@ def test_a_method_that_draws_nothing_has_no_array_for_it() -> None:
     assert model.context is None
     assert blank_segment(env.spec, 2).context is None
     assert model.utility.blank_context() is None
-    assert set(init_params(model, KEY)) == {"utility", "mixer"}
+    assert set(jax.eval_shape(partial(init_params, model), KEY)) == {"utility", "mixer"}
     assert parts.codec.merge is not None  # the environment's own codec
     assert evaluate.drawing(model, {}, greedy=False) is None
 
 
 @pytest.mark.parametrize("method", DRAWING)
-def test_games_on_the_host_are_refused_before_anything_compiles(method: str) -> None:
+def test_games_on_the_host_are_refused_before_anything_compiles(method: str, monkeypatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "games"))
     said = (
         f"method={method} draws something for every episode, which needs games on the device; "
         "custom runs on the host and takes iql, vdn"
@@ -120,7 +124,7 @@ def test_latents_are_drawn_by_what_they_return() -> None:
 def test_related_tasks_forgive_penalties_and_the_first_one_is_the_target(act_for: str) -> None:
     context = RelatedTasks(toy.SPEC, tasks=3, task_spread=0.5, act_for=act_for)
     params = context.init(KEY, jnp.zeros(2), KEY, greedy=True)
-    draw = jax.vmap(lambda k: context.apply(params, jnp.zeros(2), k, greedy=False))
+    draw = jax.jit(jax.vmap(lambda k: context.apply(params, jnp.zeros(2), k, greedy=False)))
     tasks, acts_for = map(np.asarray, split_tasks(draw(jax.random.split(KEY, 4000))))
     assert (tasks[:, 0] == 1).all()
     assert (tasks[..., 0] == 1).all()
