@@ -23,6 +23,7 @@ ENVS: Registry[EnvKind] = Registry(
         "contextual": "jaxvff.envs.contextual:KIND",
         "matrix_steps": "jaxvff.envs.matrix_steps:KIND",
         "predator_prey": "jaxvff.envs.predator_prey:KIND",
+        "foraging": "jaxvff.envs.foraging:KIND",
         "smax": "jaxvff.envs.smax:KIND",
         "jaxmarl": "jaxvff.envs.jaxmarl:KIND",
         # On the host, in worker processes.

@@ -20,7 +20,8 @@ class Options(WorkerOptions):
     representation: str = option(
         "relative",
         "observations: CDS's compact ones of the players that the agents move (relative), as CDS "
-        "has them (cds; Li et al., 2021), or gfootball's (simple115v2)",
+        "has them (cds; Li et al., 2021), gfootball's (simple115v2), or CDS's at a scale of 1 "
+        "with the ball's owner, the way to the goal, sticky actions and the time (scaled)",
         names=REPRESENTATIONS,
     )
     rewards: str = option(
@@ -35,6 +36,26 @@ class Options(WorkerOptions):
     )
     n_agents: int | None = option(
         None, "players that act; null: as many as CDS has, else all but the keeper", low=1
+    )
+    # What makes the task another one than the published ones; all off by default.
+    bind_players: bool = option(
+        False,
+        "an agent keeps its player, and the keeper stands still; else the engine hands agents to "
+        "other players as the ball moves",
+    )
+    mask_actions: bool = option(
+        False, "only actions that can be of use in attack: a pass needs the ball, a shot its range"
+    )
+    action_repeat: int = option(
+        1,
+        "how long an action lasts, unless another player gets the ball or it is out of play; an "
+        "env step is an action",
+        unit="engine steps",
+        low=1,
+        high=100,
+    )
+    terminate_late: bool = option(
+        False, "time that is up is a terminal state, as in CDS; else the episode is truncated there"
     )
 
 
@@ -51,6 +72,10 @@ def make(options: Options) -> HostEnv:
         "rewards": options.rewards,
         "time_limit": options.time_limit,
         "n_agents": options.n_agents,
+        "bind_players": options.bind_players,
+        "mask_actions": options.mask_actions,
+        "action_repeat": options.action_repeat,
+        "terminate_late": options.terminate_late,
     }
     env = host_env("grf", arguments, options.crew())
     draw = functools.partial(grf_render.render, options.representation, env.spec.n_agents)

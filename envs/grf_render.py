@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxvff.envs import gif
+from jaxvff.envs.host.grf import ATTACK, PER_POSITION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,6 +43,17 @@ def scene(representation: str, n_agents: int, state: np.ndarray) -> Scene:
     if representation == "simple115v2":
         left, right = (_present(state[at : at + 22].reshape(11, 2)) for at in (0, 44))
         return Scene(left, right, state[88:91])
+    if representation == "scaled":
+        ball_at = len(state) - 11 * n_agents - 10
+        left, right, ball = (
+            x.reshape(-1, 2) / PER_POSITION + ATTACK
+            for x in (
+                state[: 2 * n_agents],
+                state[4 * n_agents : 2 * n_agents + ball_at // 2],
+                state[ball_at : ball_at + 2],
+            )
+        )
+        return Scene(left, right, np.append(ball, state[ball_at + 2]))
     right_at = 4 * n_agents  # after the positions and speeds of the agents
     n_right = (len(state) - right_at - 6) // 4
     right = state[right_at : right_at + 2 * n_right]

@@ -249,7 +249,77 @@ def test_a_whole_match_has_an_agent_for_all_but_one() -> None:
     assert not outcome.terminated
 
 
-@pytest.mark.parametrize("representation", ["relative", "cds", "simple115v2"])
+def eased(**options: Any) -> Football:
+    """The eased task: configs/env/grf_eased."""
+    every = {"bind_players": True, "mask_actions": True, "action_repeat": 3, "n_agents": 3}
+    scaled = {"representation": "scaled", "time_limit": 40, "terminate_late": True}
+    return football("academy_3_vs_1_with_keeper", **{**every, **scaled, **options})
+
+
+def test_an_agent_keeps_its_player_where_it_is_bound_to_it() -> None:
+    handed_over = []
+    for bind in (True, False):
+        one, rng = eased(bind_players=bind, action_repeat=1), np.random.default_rng(0)
+        seen = set()
+        for _ in range(3):
+            one.reset()
+            for _ in range(15):
+                _, outcome = one.step(anything(one, rng, 0))
+                seen.add(tuple(one._now.controlled))
+                if outcome.terminated:
+                    break
+        handed_over.append(seen)
+    bound, by_engine = handed_over
+    assert bound == {(1, 2, 3)}
+    assert len(by_engine) > 1
+
+
+def test_a_pass_needs_the_ball_and_a_shot_needs_its_range_too() -> None:
+    one, seen = eased(action_repeat=1), set()
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        view, outcome = one.reset(), None
+        while outcome is None or not outcome.terminated:
+            now = one._now
+            has_ball = np.array([now.owner == (0, player) for player in now.controlled])
+            np.testing.assert_array_equal(view.avail[:, 11], has_ball)
+            np.testing.assert_array_equal(view.avail[:, 12], has_ball & (now.ball[0] >= 0.64))
+            np.testing.assert_array_equal(view.avail[:, 13], ~view.avail[:, 15])
+            assert not view.avail[:, [9, 10, 14, 16, 17, 18]].any()
+            assert view.avail[:, :9].all()
+            seen |= {(bool(has_ball.any()), bool(view.avail[:, 12].any()))}
+            action = attack(one, rng, 0.3)
+            allowed = view.avail[np.arange(3), action]
+            view, outcome = one.step(np.where(allowed, action, RIGHT))
+    assert seen == {(False, False), (True, False), (True, True)}
+
+
+def test_an_action_lasts_so_many_steps_of_the_engine_unless_another_player_gets_the_ball() -> None:
+    one, rng, lasted = eased(), np.random.default_rng(0), []
+    for _ in range(8):
+        one.reset()
+        for _ in range(12):
+            before, holder = one._now, one._holder
+            _, outcome = one.step(wander(one, rng, 0))
+            now = one._now
+            lasted.append(now.step - before.step)
+            same = one._holder == holder and now.mode == 0 and not outcome.terminated
+            assert lasted[-1] == 3 if same else 1 <= lasted[-1] <= 3
+            if outcome.terminated:
+                break
+    assert {1, 2} & set(lasted)
+    assert lasted.count(3) > len(lasted) / 2
+
+
+def test_time_that_is_up_is_an_end_where_that_is_asked_for() -> None:
+    for terminate in (True, False):
+        one = eased(terminate_late=terminate, time_limit=5)
+        late = [e[-1] for e in play(one, wander, 3) if len(e) == 5]
+        assert late
+        assert all(o.terminated == terminate and o.truncated != terminate for o in late)
+
+
+@pytest.mark.parametrize("representation", ["relative", "cds", "simple115v2", "scaled"])
 def test_the_picture_finds_everybody_in_the_state(representation: str) -> None:
     one = football("academy_3_vs_1_with_keeper", representation=representation)
     view = one.reset()
@@ -257,6 +327,7 @@ def test_the_picture_finds_everybody_in_the_state(representation: str) -> None:
     np.testing.assert_allclose(seen.ball, one._now.ball, atol=1e-6)
     np.testing.assert_allclose(seen.right, one._now.right, atol=1e-6)
     of = {"relative": one._now.controlled, "cds": [1, 2, 3], "simple115v2": [0, 1, 2, 3]}
+    of["scaled"] = of["relative"]
     np.testing.assert_allclose(seen.left, one._now.left[of[representation]], atol=1e-6)
 
 
@@ -264,7 +335,8 @@ def test_the_picture_finds_everybody_in_the_state(representation: str) -> None:
     ("option", "message"),
     [
         ({"scenario": "academy_9_vs_9"}, "choose one of 11_vs_11"),
-        ({"representation": "pixels"}, "choose one of relative, cds, simple115v2"),
+        ({"representation": "pixels"}, "choose one of relative, cds, simple115v2, scaled"),
+        ({"bind_players": True, "n_agents": 2}, "leave 2 players standing still"),
         ({"rewards": "goals"}, "choose one of scoring"),
         ({"n_agents": 5}, "env.n_agents=5 must be 1 to 4"),
         ({"time_limit": 0}, "env.time_limit=0 is out of range"),

@@ -44,7 +44,7 @@ def test_qtran_finds_the_optimum_of_game_a_and_fits_it() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["qplex", "cw_qmix", "ow_qmix"])
+@pytest.mark.parametrize("method", ["qplex", "cw_qmix", "ow_qmix", "pow_qmix", "resq", "qfix"])
 def test_methods_with_a_full_joint_value_solve_game_a_more_often_than_not(method: str) -> None:
     assert learn(f"method={method}")["optimal"].mean() > 0.5
 

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxvff.core import segments
@@ -260,6 +261,120 @@ def test_weighted_qmix_weighs_its_errors_as_published(name: str) -> None:
             np.testing.assert_allclose(weight, 1.0 if full else 0.1, rtol=2e-2)
             seen.add(full)
     assert seen == {True, False}
+
+
+@pytest.mark.parametrize("tolerance", [0.03, 0.1])
+def test_pow_qmix_trains_q_tot_on_what_the_recogniser_takes_for_optimal(tolerance: float) -> None:
+    """An oracle in NumPy: the recogniser's sum over agents, its set, and the three errors."""
+    parts, given = setup(
+        "method=pow_qmix", "gamma=0.9", f"method.tolerance={tolerance}", "method.alpha=0.25"
+    )
+    model, params, target = parts.model, given.params, given.target_params
+    own = params["mixer"]["params"]
+
+    def layers(name: str, x: np.ndarray) -> np.ndarray:
+        for k in (0, 2, 4):
+            weights = own[name][f"layers_{k}"]
+            x = x @ np.asarray(weights["kernel"]) + np.asarray(weights["bias"])
+            x = np.maximum(x, 0) if k < 4 else x
+        return x
+
+    seen = set()
+    for seed in range(4):
+        segment, x = of_segment(parts, given, seed)
+        per_slot = parts.loss(x).per_slot
+        online = utilities(model, params["utility"], segment)
+        central = utilities(model, params["central"], segment)
+        old = utilities(model, target["central"], segment)
+        best = jnp.argmax(jnp.where(segment.avail, online.q, -jnp.inf), -1)
+        value = functools.partial(mix, model, segment=segment)
+        y = returns(x, value(target["mixer"], old, action=best, head=Wqmix.central))
+        q_tot = value(params["mixer"], online, action=segment.action)
+        q_star = value(params["mixer"], central, action=segment.action, head=Wqmix.central)
+        for t in np.flatnonzero(segment.mask):
+            state, action = np.asarray(segment.state[t]), np.asarray(segment.action[t])
+            joint = np.concatenate([state, np.eye(SPEC.n_actions)[action].ravel()])
+            w1 = np.abs(layers("recogniser_w1", joint)).reshape(SPEC.n_agents, -1)
+            w2 = np.abs(layers("recogniser_w2", joint))
+            below = 0.0
+            for i in range(SPEC.n_agents):
+                worse = float(online.q[t, i, action[i]] - online.q[t, i, best[t, i]])
+                below += sum(w1[i] * w2) * worse
+            q_r = layers("recogniser_v", state)[0] + below
+            full = below >= -tolerance
+            expected = (
+                (1.0 if full else 0.25) * (q_tot[t] - y[t]) ** 2
+                + (q_r - y[t]) ** 2
+                + (q_star[t] - y[t]) ** 2
+            ) / 2
+            np.testing.assert_allclose(per_slot[t], expected, rtol=1e-3)
+            seen.add(full)
+    assert seen == {True, False}
+
+
+GAME_A = [[12.0, -12, -12], [-12, 0, 0], [-12, 0, 0]]
+
+
+@functools.cache
+def fitted(*overrides: str) -> tuple[np.ndarray, np.ndarray]:
+    """Game A by gradient descent on all nine payoffs at once, from 8 initialisations.
+
+    Returns:
+      The largest error of the joint value `[8]`, and whether greedy agents earn 12 `[8]`.
+    """
+    spec = EnvSpec(n_agents=2, n_actions=3, obs_size=1, state_size=1, episode_limit=1)
+    asked = config.load(["hidden_dim=16", "env=matrix/a", *overrides])
+    parts = build.parts(asked, ENV._replace(spec=spec))
+    joint = jnp.array([[i, j] for i in range(3) for j in range(3)])
+    plays = jax.vmap(
+        lambda action: Segment(
+            obs=jnp.ones((2, 2, 1)),
+            state=jnp.ones((2, 1)),
+            avail=jnp.ones((2, 2, 3), bool),
+            action=jnp.stack([action, action]),
+            reward=jnp.array([jnp.array(GAME_A)[action[0], action[1]], 0.0]),
+            terminated=jnp.array([True, False]),
+            is_first=jnp.array([True, False]),
+            mask=jnp.array([True, False]),
+        )
+    )(joint)
+    traced = jax.tree.map(jnp.float32, asked.traced())
+    adam = optax.adam(3e-3)
+
+    def outputs(params):
+        return jax.vmap(lambda s: parts.loss(LossInput(parts.model, params, params, s, traced)))(
+            plays
+        )
+
+    def step(carry, _):
+        params, state = carry
+        grads = jax.grad(lambda p: outputs(p).per_slot.sum())(params)
+        updates, state = adam.update(grads, state)
+        return (optax.apply_updates(params, updates), state), None
+
+    def run(key):
+        params = init_params(parts.model, key)
+        (params, _), _ = jax.lax.scan(step, (params, adam.init(params)), length=2000)
+        first = jax.tree.map(lambda x: x[0], plays)
+        q = utilities(parts.model, params["utility"], first).q[0]
+        error = outputs(params).metrics["td_error_abs"].max()
+        return error, jnp.array(GAME_A)[tuple(q.argmax(-1))] == 12
+
+    error, optimal = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(5), 8))
+    return np.asarray(error), np.asarray(optimal)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "method",
+    [("resq",), *(("qfix", f"fixee={fixee}") for fixee in ("sum", "mono", "lin"))],
+    ids="-".join,
+)
+def test_resq_and_qfix_represent_game_a_where_monotone_mixers_cannot(method: tuple) -> None:
+    name, *options = method
+    error, optimal = fitted(f"method={name}", *(f"method.{o}" for o in options))
+    assert np.any((error < 0.1) & optimal)
+    assert fitted("method=qmix")[0].min() > 5
 
 
 def test_mavens_loss_is_td_less_how_well_latents_are_told_and_the_error_of_the_bandit() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,10 @@ import pytest
 from jaxvff.core.errors import UserError
 from jaxvff.core.types import EnvSpec, JointStep
 from jaxvff.methods.table import METHODS
+from jaxvff.mixers import qfix
+from jaxvff.mixers.pow_qmix import PowQmix
 from jaxvff.mixers.qmix import Qmix
+from jaxvff.mixers.resq import Resq
 from jaxvff.settings import build
 
 SPEC = EnvSpec(n_agents=3, n_actions=4, obs_size=5, state_size=7, episode_limit=9)
@@ -51,7 +55,9 @@ def slopes(name: str, **options) -> jax.Array:
     return jax.vmap(jax.grad(f))(steps.q_taken, params, steps)
 
 
-@pytest.mark.parametrize("name", ["vdn", "qmix", "qatten", "cw_qmix", "ow_qmix", "maven"])
+@pytest.mark.parametrize(
+    "name", ["vdn", "qmix", "qatten", "cw_qmix", "ow_qmix", "pow_qmix", "resq", "maven"]
+)
 def test_monotone_mixers_never_fall_with_a_utility(name: str) -> None:
     assert (slopes(name) >= 0).all()
 
@@ -143,10 +149,15 @@ def test_qatten_weights_of_a_head_sum_to_one() -> None:
     np.testing.assert_allclose(raised, jax.vmap(scale)(params, steps), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["qplex", "qmix", "vdn", "qatten", "maven"])
-def test_igm_by_enumeration(name: str) -> None:
-    """The joint action of greedy agents has the largest Q_tot of all 64."""
-    mixer, params, steps = cases(name)
+QFIX = [{"fixee": fixee, "form": form} for fixee in qfix.FIXEES for form in qfix.FORMS]
+
+
+def over_joint_actions(value, params, steps):
+    """`value(params, step)` of all 64 joint actions of each case, by new random utilities.
+
+    Returns:
+      Values `[cases, 64]`, and the place of the greedy joint action among them `[cases]`.
+    """
     joint = jnp.array(list(itertools.product(range(SPEC.n_actions), repeat=SPEC.n_agents)))
     q = 3 * jax.random.normal(jax.random.key(3), (CASES, SPEC.n_agents, SPEC.n_actions))
 
@@ -157,12 +168,68 @@ def test_igm_by_enumeration(name: str) -> None:
                 q_max=q.max(-1),
                 action=jax.nn.one_hot(action, SPEC.n_actions),
             )
-            return mixer.apply(p, step)
+            return value(p, step)
 
         return jax.vmap(one)(joint)
 
-    best = joint[jnp.argmax(jax.vmap(values)(params, steps, q), axis=-1)]
-    np.testing.assert_array_equal(best, q.argmax(-1))
+    greedy = jnp.all(joint == q.argmax(-1)[:, None], axis=-1).argmax(-1)
+    return jax.vmap(values)(params, steps, q), greedy
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        *((name, {}) for name in ("qplex", "qmix", "vdn", "qatten", "maven")),
+        *(("qfix", o) for o in QFIX),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "-".join(x.values()),
+)
+def test_igm_by_enumeration(name: str, options: dict) -> None:
+    """The joint action of greedy agents has the largest Q_tot of all 64."""
+    mixer, params, steps = cases(name, **options)
+    q_tot, greedy = over_joint_actions(mixer.apply, params, steps)
+    np.testing.assert_array_equal(q_tot.argmax(-1), greedy)
+
+
+def test_resqs_residual_only_lowers_so_that_greedy_agents_maximise_the_sum() -> None:
+    mixer, params, steps = cases("resq")
+    main, greedy = over_joint_actions(mixer.apply, params, steps)
+    residual, _ = over_joint_actions(partial(mixer.apply, method=Resq.residual), params, steps)
+    assert (residual <= 0).all()
+    assert (residual < 0).mean() > 0.99
+    masked = residual.at[jnp.arange(CASES), greedy].set(0.0)  # w_r
+    np.testing.assert_array_equal((main + masked).argmax(-1), greedy)
+
+
+def test_the_recogniser_of_pow_qmix_is_largest_where_agents_are_greedy() -> None:
+    mixer, params, steps = cases("pow_qmix")
+    advantage = partial(mixer.apply, method=PowQmix.advantage)
+    below, greedy = over_joint_actions(advantage, params, steps)
+    np.testing.assert_array_equal(below[jnp.arange(CASES), greedy], 0)
+    assert (below <= 0).all()
+    np.testing.assert_array_equal(below.argmax(-1), greedy)
+    # It learns about the utilities and does not shape them.
+    slope = jax.vmap(jax.grad(lambda q, p, s: advantage(p, s._replace(q_taken=q))))
+    assert not slope(steps.q_taken, params, steps).any()
+
+
+@pytest.mark.parametrize("fixee", qfix.FIXEES)
+def test_forms_of_qfix_differ_in_the_gradient_of_the_utilities(fixee: str) -> None:
+    """Additive and detached are one value; detached, utilities learn as those of the fixee do."""
+    mixer, params, steps = cases("qfix", fixee=fixee, form="detached")
+    additive = cases("qfix", fixee=fixee, form="additive")[0]
+    values = [jax.vmap(m.apply)(params, steps) for m in (mixer, additive)]
+    np.testing.assert_array_equal(*values)
+    detached, attached = (slopes("qfix", fixee=fixee, form=f) for f in ("detached", "additive"))
+    assert (jnp.abs(detached - attached) > 1e-3).mean() > 0.9
+    if fixee == "mono":
+        inner = {"params": params["params"]["qmix"]}
+        fixed = Qmix(SPEC)
+        f = lambda q, p, s: fixed.apply(p, s._replace(q_taken=q))
+        expected = jax.vmap(jax.grad(f))(steps.q_taken, inner, steps)
+    else:
+        expected = jnp.ones_like(detached)
+    np.testing.assert_allclose(detached, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["qtran", "qplex"])

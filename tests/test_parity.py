@@ -1,6 +1,4 @@
-"""Mixers and TD(λ) agree with PyMARL2's numbers, and MAVEN's networks with those of its authors.
-
-The tolerance is 1e-5 in float32 and 1e-9 in float64.
+"""Mixers, TD(λ) and losses agree with the published codes' numbers: 1e-5 in float32, 1e-9 in float64.
 
 The float32 tolerance is relative to the largest value of the array: sums of a few dozen products
 lose about two digits of float32's seven.
@@ -11,6 +9,7 @@ from __future__ import annotations
 import ast
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import flax.linen as nn
@@ -20,13 +19,18 @@ import numpy as np
 import pytest
 
 from jaxvff.core.actions import masked
-from jaxvff.core.types import EnvSpec, JointStep
-from jaxvff.losses.targets import Bootstrap, td_lambda
+from jaxvff.core.types import EnvSpec, JointStep, Segment
+from jaxvff.losses.contract import LossInput, Model
+from jaxvff.losses.resq import ResqLoss
+from jaxvff.losses.targets import Bootstrap, greedy_by_online, td_lambda, td_lambda_return
 from jaxvff.mixers.maven import Maven
+from jaxvff.mixers.pow_qmix import PowQmix
 from jaxvff.mixers.qatten import Qatten
+from jaxvff.mixers.qfix import Qfix
 from jaxvff.mixers.qmix import Qmix
 from jaxvff.mixers.qplex import Qplex
 from jaxvff.mixers.qtran import Qtran
+from jaxvff.mixers.resq import Resq
 from jaxvff.mixers.wqmix import CentralFF
 from jaxvff.networks.heads import Given, by_latent
 from jaxvff.networks.utility import Gru
@@ -34,8 +38,8 @@ from jaxvff.networks.utility import Gru
 ROOT = Path(os.environ.get("JAXVFF_PARITY_DIR", Path(__file__).parent / "data" / "parity"))
 CASES = sorted(ROOT.glob("case*/*.npz"))
 
-# Our submodule -> PyMARL2's, for the names that differ; {i} runs over heads or kernels.
-NAMES = {
+# Our submodule -> the reference's, for the names that differ; {i} runs over heads or kernels.
+NAMES: dict[str, dict[str, str]] = {
     "qatten": {
         "query_{i}": "query_embedding_layers.{i}",
         "key_{i}": "key_embedding_layers.{i}",
@@ -59,6 +63,32 @@ NAMES = {
     },
 }
 NAMES["nmqmix"] = NAMES["qmix"]
+# PyMARL's QMIX, which QFIX fixes and which is ResQ's main function, has other names than PyMARL2's.
+_PYMARL_QMIX = {
+    "qmix/hyper_w1": "{}.hyper_w_1",
+    "qmix/hyper_b1": "{}.hyper_b_1",
+    "qmix/hyper_w2": "{}.hyper_w_final",
+    "qmix/hyper_b2": "{}.V",
+}
+NAMES["qfix"] = {"weight": "w_module.module", "bias": "b_module"} | {
+    ours: theirs.format("inner_mixer") for ours, theirs in _PYMARL_QMIX.items()
+}
+NAMES["pow_recogniser"] = {
+    "recogniser_w1": "lambda_hypernet.hyper_w_1",
+    "recogniser_w2": "lambda_hypernet.hyper_w_final",
+    "recogniser_v": "V",
+}
+NAMES["resq"] = {
+    **{ours: theirs.format("qmix") for ours, theirs in _PYMARL_QMIX.items()},
+    "residual_ff/net": "residual.net",
+    "residual_ff/v": "residual.V",
+    "central_ff/net": "central.net",
+    "central_ff/v": "central.V",
+}
+NAMES["resq_target"] = {
+    "central_ff/net": "target_central.net",
+    "central_ff/v": "target_central.V",
+}
 
 
 @pytest.fixture(params=[False, True], ids=["float32", "float64"])
@@ -78,7 +108,7 @@ def load(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any], EnvSpec]:
 
 
 def params_of(data: dict[str, np.ndarray], kind: str) -> dict[str, Any]:
-    """PyMARL2's weights as our parameter tree: transposed, and Sequential's layers_<k>."""
+    """Torch's weights as our parameter tree: transposed, and Sequential's layers_<k>."""
     tree: dict[str, Any] = {}
     patterns = NAMES[kind]
     for key, value in data.items():
@@ -90,7 +120,9 @@ def params_of(data: dict[str, np.ndarray], kind: str) -> dict[str, Any]:
                 prefix = theirs.format(i=i)
                 if path != prefix and not path.startswith(prefix + "."):
                     continue
-                node = tree.setdefault(ours.format(i=i), {})
+                node = tree
+                for module in ours.format(i=i).split("/"):
+                    node = node.setdefault(module, {})
                 if path != prefix:
                     node = node.setdefault(f"layers_{path[len(prefix) + 1 :]}", {})
                 node["kernel" if leaf == "weight" else "bias"] = jnp.asarray(value.T)
@@ -122,6 +154,9 @@ def make(kind: str, meta: dict[str, Any], spec: EnvSpec) -> nn.Module:
         "qplex": lambda: Qplex(spec, h, h, meta["kernels"]),
         "qtran": lambda: Qtran(spec, meta["hidden"], e),
         "central_ff": lambda: CentralFF(spec, h),
+        "qfix": lambda: Qfix(spec, h, meta["fixee"], meta["form"], e),
+        "pow_recogniser": lambda: PowQmix(spec, recogniser_dim=h, recogniser_embed_dim=e),
+        "resq": lambda: Resq(spec, e, h, meta["central"]),
     }[kind]()
 
 
@@ -131,15 +166,16 @@ def close(ours: jax.Array, theirs: np.ndarray, tolerance: float) -> None:
 
 
 def paths(*kinds: str) -> list:
-    found = [p for p in CASES if p.stem in kinds]
+    found = [p for p in CASES if any(p.match(f"{kind}.npz") for kind in kinds)]
     assert found, f"no {kinds} under {ROOT}"
     return [pytest.param(p, id=f"{p.parent.name}-{p.stem}") for p in found]
 
 
-@pytest.mark.parametrize("path", paths("qmix", "nmqmix", "qatten", "qplex", "central_ff"))
+@pytest.mark.parametrize("path", paths("qmix", "nmqmix", "qatten", "qplex", "central_ff", "qfix_*"))
 def test_mixer_and_its_gradients_agree(path: Path, tolerance: float) -> None:
     data, meta, spec = load(path)
-    mixer, params = make(path.stem, meta, spec), params_of(data, path.stem)
+    kind = "qfix" if "fixee" in meta else path.stem
+    mixer, params = make(kind, meta, spec), params_of(data, kind)
     steps = joint_steps(data, spec)
 
     def total(q_taken: jax.Array, q_max: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -163,6 +199,61 @@ def test_qtran_joint_and_state_values_agree(path: Path, tolerance: float) -> Non
     v = jax.vmap(jax.vmap(lambda s: mixer.apply(params, s, method=Qtran.state_value)))(steps.state)
     close(q_jt, data["joint_q"], tolerance)
     close(v, data["state_v"], tolerance)
+
+
+@pytest.mark.parametrize("path", paths("pow_recogniser"))
+def test_the_recogniser_of_pow_qmix_agrees(path: Path, tolerance: float) -> None:
+    data, meta, spec = load(path)
+    mixer, params = make("pow_recogniser", meta, spec), params_of(data, "pow_recogniser")
+    steps = joint_steps(data, spec)
+    f = lambda s: mixer.apply(params, s, method=PowQmix.advantage)
+    v = lambda s: mixer.apply(params, s, method=PowQmix.state_value)
+    advantage = jax.vmap(jax.vmap(f))(steps)
+    close(advantage, data["advantage"], tolerance)
+    close(advantage + jax.vmap(jax.vmap(v))(steps.state), data["q_r"], tolerance)
+
+
+@pytest.mark.parametrize("path", paths("resq_loss"))
+def test_resq_loss_and_its_gradients_agree(path: Path, tolerance: float) -> None:
+    """The authors' learner on given utilities: acting, residual, central, and those of targets."""
+    data, meta, spec = load(path)
+    split = lambda kind: {
+        k: v for k, v in data.items() if k.startswith("w:target") == kind.endswith("target")
+    }
+    mixers = {kind: params_of(split(kind), kind) for kind in ("resq", "resq_target")}
+    model = Model(
+        utility=SimpleNamespace(unroll=lambda q, segment: (q, jnp.zeros((*q.shape[:2], 1)))),  # type: ignore[arg-type]
+        mixer=make("resq", meta, spec),
+        bootstrap=greedy_by_online,
+        returns=td_lambda_return,
+        n_step=1,
+    )
+    fields = ("avail", "reward", "terminated", "mask")
+    segments = Segment(
+        obs=jnp.zeros(data["mask"].shape),
+        state=jnp.asarray(data["states"]),
+        action=jnp.asarray(data["actions"]),
+        is_first=jnp.zeros(data["mask"].shape, bool),
+        **{name: jnp.asarray(data[name]) for name in fields},
+    )
+
+    def one(q: dict[str, jax.Array], old: dict[str, jax.Array], segment: Segment) -> jax.Array:
+        x = LossInput(
+            model,
+            q | {"mixer": mixers["resq"]},
+            old | {"mixer": mixers["resq_target"]},
+            segment,
+            SimpleNamespace(gamma=meta["gamma"], td_lambda=meta["td_lambda"]),
+        )
+        return ResqLoss()(x).per_slot
+
+    online = {k: jnp.asarray(data[f"q_{k}"]) for k in ("utility", "residual", "central")}
+    old = {k: jnp.asarray(data[f"q_target_{k}"]) for k in ("utility", "central")}
+    mean = lambda q: jnp.sum(jax.vmap(one)(q, old, segments)) / data["mask"].sum()
+    loss, grads = jax.value_and_grad(mean)(online)
+    close(loss, data["loss"], tolerance)
+    for name, grad in grads.items():
+        close(grad, data[f"dq_{name}"], tolerance)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,9 @@ TINY = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["nmqmix_rnd", "qplex", "qtran", "ow_qmix"])  # no two alike
+@pytest.mark.parametrize(  # no two alike
+    "method", ["nmqmix_rnd", "qplex", "qtran", "ow_qmix", "pow_qmix", "resq"]
+)
 def test_a_method_learns_something_on_3m(method: str) -> None:
     program, carry, lane = start("env=smax/3m", f"method={method}", *TINY)
     before = params_of(carry)

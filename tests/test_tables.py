@@ -204,3 +204,10 @@ def test_what_the_terminal_shows_needs_neither_matplotlib_nor_scipy_stats() -> N
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_football_that_was_made_easier_says_so_in_every_title() -> None:
+    env = {"kind": "grf", "scenario": "academy_corner", "action_repeat": 1, "mask_actions": False}
+    assert records.task(env) == "academy_corner"
+    assert records.task({**env, "action_repeat": 3}) == "academy_corner (eased)"
+    assert records.task({**env, "mask_actions": True}) == "academy_corner (eased)"

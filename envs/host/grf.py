@@ -21,10 +21,19 @@ INSTALL = """{error}. Install it from a checkout with
     libboost-system-dev libboost-filesystem-dev
   uv sync --extra grf        (compiles for about five minutes; Python 3.11 on Debian 12)
 or name an interpreter that has it: env.python=<its python>"""
-REPRESENTATIONS = ("relative", "cds", "simple115v2")
+REPRESENTATIONS = ("relative", "cds", "simple115v2", "scaled")
 REWARDS = ("scoring", "scoring,checkpoints", "cds")
 RESULTS = ("win_rate", "loss_rate", "draw_rate", "timeout_rate", "goal_difference")
-N_ACTIONS = 19  # gfootball's default action set
+N_ACTIONS = 19  # gfootball's default action set: idle, 8 directions, and these
+LONG_PASS, HIGH_PASS, SHORT_PASS, SHOT, SPRINT = 9, 10, 11, 12, 13
+RELEASE_DIRECTION, RELEASE_SPRINT, SLIDING, DRIBBLE, RELEASE_DRIBBLE = 14, 15, 16, 17, 18
+STICKY = (*range(1, 9), SPRINT, DRIBBLE)  # actions that go on until another one ends them
+# With env.mask_actions: never of use in attack, and a shot from farther than this hits nothing.
+NEVER = (LONG_PASS, HIGH_PASS, RELEASE_DIRECTION, SLIDING, DRIBBLE, RELEASE_DRIBBLE)
+SHOOTING_RANGE = 0.64  # of the ball along the pitch: the front of the penalty area is at 0.7
+# What brings positions and speeds of an attack to about 1 (representation=scaled).
+ATTACK = np.array([0.8, 0.0])  # the middle of an attack, in gfootball's coordinates
+PER_POSITION, PER_SPEED, PER_BALL_SPEED, CLIP = 3.0, 50.0, 20.0, 6.0
 N_CHECKPOINTS, CHECKPOINT = 10, 0.1  # gfootball's checkpoints, and the reward of each
 # The distances of the ball to the goal at which they are collected: from 0.99 to 0.19 of half a
 # pitch.
@@ -55,6 +64,11 @@ class Reading(NamedTuple):
     score: tuple[int, int]  # goals of the left and of the right team
     step: int  # of the engine's clock
 
+    @property
+    def lead(self) -> int:
+        """Our goals less theirs."""
+        return self.score[0] - self.score[1]
+
 
 def make(seed: int, **options: Any) -> Game:
     """A scenario, for the left team; options as in jaxvff/envs/grf.py.
@@ -81,6 +95,10 @@ class Football(Game):
         rewards: str,
         time_limit: int | None,
         n_agents: int | None,
+        bind_players: bool = False,
+        mask_actions: bool = False,
+        action_repeat: int = 1,
+        terminate_late: bool = False,
     ) -> None:
         """Begin, and reset once to know the sizes.
 
@@ -91,6 +109,10 @@ class Football(Game):
           rewards: a name in REWARDS.
           time_limit: steps of the longest episode; None: the scenario's own.
           n_agents: players that act; None: as many as CDS has, else all but the keeper.
+          bind_players: an agent keeps its player, one of the team's last; the keeper stands still.
+          mask_actions: only what can be of use in attack is available.
+          action_repeat: steps of the engine that an action lasts, unless the ball changes hands.
+          terminate_late: time that is up is a terminal state.
         """
         import gfootball_engine as engine
         from gfootball.env import config, football_action_set, scenario_builder
@@ -104,11 +126,13 @@ class Football(Game):
         self._lib, self._random = engine, random.Random(seed)
         players = config.Config({"level": scenario}).ScenarioConfig().controllable_left_players
         self._n = _team_size(scenario, players, n_agents)
+        self._idle = _idle_players(players, self._n) if bind_players else 0
+        self._mask, self._repeat, self._terminate_late = mask_actions, action_repeat, terminate_late
         first_seed = self._draw_seed()
         self._config = config.Config(
             {
                 "level": scenario,
-                "players": [f"agent:left_players={self._n},right_players=0"],
+                "players": [f"agent:left_players={self._idle + self._n},right_players=0"],
                 "game_engine_random_seed": first_seed,
                 # gfootball takes it from the seed of its first scenario, and keeps it.
                 "reverse_team_processing": bool(first_seed % 2),
@@ -144,19 +168,27 @@ class Football(Game):
         return self._view(self._now)
 
     def step(self, action: np.ndarray) -> tuple[View, Outcome]:
-        """All agents act, and the game goes on for a tenth of a second."""
-        for i, chosen in enumerate(self._engine_actions(action)):
-            self._engine.perform_action(chosen, True, i)
-        before = self._now
-        self._now = self._play_on()
+        """All agents act, and the game goes on for a tenth of a second, or `action_repeat` of them.
+
+        An action ends early where another player gets the ball, where it is out of play, or where
+        the game is over.
+        """
+        reward, ended, late = 0.0, False, False
+        for _ in range(self._repeat):
+            before, holder = self._now, self._holder
+            self._act(action)
+            self._now = self._play_on()
+            ended, late = self._end()
+            reward += self._reward(self._now.lead - before.lead)
+            if ended or late or self._now.mode != NORMAL or self._holder != holder:
+                break
         self._steps += 1
-        ended, late = self._end()
-        goals = self._now.score[0] - self._now.score[1]
-        reward = self._reward(goals - (before.score[0] - before.score[1]))
+        late = late or (self._steps == self._limit and not ended)
         if self._rewards == "cds":
             ended = ended or self._went_back()
             late = late and not ended
             reward = 100.0 if reward > 0 else -float(ended or late)
+        goals = self._now.lead
         results: dict[str, float] = {
             "win_rate": float(goals > 0),
             "loss_rate": float(goals < 0),
@@ -164,7 +196,16 @@ class Football(Game):
             "timeout_rate": float(late and goals == 0),
             "goal_difference": float(goals),
         }
+        if self._terminate_late:
+            ended, late = ended or late, False
         return self._view(self._now), Outcome(reward, ended, late, results)
+
+    def _act(self, action: np.ndarray) -> None:
+        """Tell the engine what all players under control do; those without an agent idle."""
+        for i in range(self._idle):
+            self._engine.perform_action(self._actions[0], True, i)
+        for i, chosen in enumerate(self._engine_actions(action)):
+            self._engine.perform_action(chosen, True, self._idle + i)
 
     def _draw_seed(self) -> int:
         """A seed for the engine, from the range that gfootball draws from."""
@@ -179,7 +220,7 @@ class Football(Game):
         engine.state = lib.GameState.game_running
         engine.reset(self._config.ScenarioConfig(), False)
         self._steps = 0
-        self._last_mode, self._last_team = -1, -1
+        self._last_mode, self._holder = -1, (-1, -1)
         self._collected = [0] * self._n
         self._now = self._read() or self._play_on()
 
@@ -207,7 +248,9 @@ class Football(Game):
             ball=np.array([at[0], at[1], at[2]]),
             ball_speed=np.array([to[0], to[1], to[2]]),
             owner=(info.ball_owned_team, info.ball_owned_player),
-            controlled=[info.left_controllers[i].controlled_player for i in range(self._n)],
+            controlled=[
+                info.left_controllers[self._idle + i].controlled_player for i in range(self._n)
+            ],
             mode=int(info.game_mode),
             score=(info.left_goals, info.right_goals),
             step=info.step,
@@ -233,7 +276,7 @@ class Football(Game):
         return [run if team == 0 and c == player else idle for c in self._now.controlled]
 
     def _end(self) -> tuple[bool, bool]:
-        """`(the game is over, its time is up)`, by the rules of the scenario."""
+        """`(the game is over, the scenario's time is up)`, by its rules."""
         now, rules = self._now, self._engine.config
         scored = rules.end_episode_on_score and max(now.score) > 0
         out = rules.end_episode_on_out_of_play and now.mode != NORMAL and self._last_mode == NORMAL
@@ -241,15 +284,15 @@ class Football(Game):
         lost = (
             rules.end_episode_on_possession_change
             and team != -1
-            and self._last_team not in (-1, team)
+            and self._holder[0] not in (-1, team)
         )
         self._last_mode = now.mode
-        self._last_team = self._last_team if team == -1 else team
+        self._holder = self._holder if team == -1 else now.owner
         engine = self._engine
         engine.waiting_for_game_count = engine.waiting_for_game_count + 1 if now.mode else 0
         ended = bool(scored or out or lost)
-        late = now.step >= rules.game_duration or self._steps == self._limit
-        if ended or now.step >= rules.game_duration:
+        late = now.step >= rules.game_duration
+        if ended or late:
             engine.state = self._lib.GameState.game_done
         return ended, bool(late and not ended)
 
@@ -284,13 +327,24 @@ class Football(Game):
     def _view(self, now: Reading) -> View:
         """What agents observe, in the representation that was asked for."""
         avail = np.ones((self._n, N_ACTIONS), bool)
+        if self._mask:
+            avail = _of_use(now, self._sticky())
         if self._representation == "simple115v2":
             obs, state = _simple115(now)
+        elif self._representation == "scaled":
+            clock = self._steps / (self._limit or self._engine.config.game_duration)
+            obs, state = _scaled(now, self._sticky(), clock)
         else:
             last = range(len(now.left) - self._n, len(now.left))
             players = list(last) if self._representation == "cds" else now.controlled
             obs, state = _relative(now, np.array(players))
         return View(obs, state, avail)
+
+    def _sticky(self) -> np.ndarray:
+        """Whether each agent's player still does what it was told before: `[A, len(STICKY)]`."""
+        state, actions = self._engine.sticky_action_state, [self._actions[a] for a in STICKY]
+        agents = range(self._idle, self._idle + self._n)
+        return np.array([[state(a, True, i) for a in actions] for i in agents], np.float32)
 
 
 def _check_name(option: str, value: str, known: Sequence[str]) -> None:
@@ -305,6 +359,39 @@ def _team_size(scenario: str, players: int, n_agents: int | None) -> int:
     if not isinstance(n_agents, int) or not 1 <= n_agents <= players:
         raise ValueError(f"env.n_agents={n_agents!r} must be 1 to {players} in {scenario}")
     return n_agents
+
+
+def _idle_players(players: int, n_agents: int) -> int:
+    """How many players stand still where all others are bound to agents.
+
+    The engine hands an agent to another player only where a player is left for it.
+    """
+    if players - n_agents > 1:
+        raise ValueError(
+            f"env.bind_players=true would leave {players - n_agents} players standing still; set "
+            f"env.n_agents={players - 1} or {players}, or env.bind_players=false"
+        )
+    return players - n_agents
+
+
+def _of_use(now: Reading, sticky: np.ndarray) -> np.ndarray:
+    """The actions that can be of use in attack: `[A, U]` bool.
+
+    Passing and shooting are for who has the ball, shooting for near the goal, and sprinting is
+    begun and ended in turns.
+
+    Args:
+      now: the game.
+      sticky: `[A, len(STICKY)]`, see Football._sticky.
+    """
+    avail = np.ones((len(sticky), N_ACTIONS), bool)
+    avail[:, NEVER] = False
+    sprints = sticky[:, STICKY.index(SPRINT)] > 0
+    avail[:, SPRINT], avail[:, RELEASE_SPRINT] = ~sprints, sprints
+    has_ball = np.array([now.owner == (0, player) for player in now.controlled])
+    avail[:, SHORT_PASS] = has_ball
+    avail[:, SHOT] = has_ball & (now.ball[0] >= SHOOTING_RANGE)
+    return avail
 
 
 def _positions_and_speeds(team: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -344,6 +431,62 @@ def _relative(now: Reading, players: np.ndarray) -> tuple[np.ndarray, np.ndarray
     parts = [at, speed, right, right_speed, now.ball, now.ball_speed]
     state = np.concatenate([part.ravel() for part in parts])
     return obs.astype(np.float32), state.astype(np.float32)
+
+
+def _scaled(now: Reading, sticky: np.ndarray, clock: float) -> tuple[np.ndarray, np.ndarray]:
+    """What CDS's observations say, all at a scale of about 1, and more: `([A, O], [S])`.
+
+    More: the way to the goal, the ball once more at close range, who has it (the agent, each of
+    its mates; a team or none), what the agent's player still does, and the time.
+
+    Args:
+      now: what is shown.
+      sticky: `[A, len(STICKY)]`, see Football._sticky.
+      clock: the share of the longest episode that has passed.
+    """
+    n, goal = len(now.controlled), np.array([1.0, 0.0])
+    players = np.array(now.controlled)
+    others = np.array([[j for j in range(n) if j != i] for i in range(n)], int).reshape(n, n - 1)
+    at, speed = now.left[players], PER_SPEED * now.left_speed[players]
+    right, right_speed = now.right[:OPPONENTS], PER_SPEED * now.right_speed[:OPPONENTS]
+    ball, height, ball_speed = now.ball[:2], now.ball[2:], PER_BALL_SPEED * now.ball_speed
+    has_ball = np.array([now.owner == (0, player) for player in players], float)
+    team = np.array([now.owner[0] == side for side in (0, 1, -1)], float)
+    obs = np.concatenate(
+        [
+            PER_POSITION * (at - ATTACK),
+            speed,
+            PER_POSITION * (at[others] - at[:, None]).reshape(n, -1),
+            speed[others].reshape(n, -1),
+            PER_POSITION * (right[None] - at[:, None]).reshape(n, -1),
+            np.tile(right_speed.ravel(), (n, 1)),
+            PER_POSITION * (ball - at),
+            np.tanh(10 * (ball - at)),  # a tenth of half a pitch away: a dribble
+            np.tile(np.concatenate([height, ball_speed, team, [clock]]), (n, 1)),
+            PER_POSITION * (goal - at),
+            PER_POSITION * np.linalg.norm(goal - at, axis=1, keepdims=True),
+            has_ball[:, None],
+            has_ball[others],
+            sticky,
+        ],
+        axis=1,
+    )
+    parts = [
+        PER_POSITION * (at - ATTACK),
+        speed,
+        PER_POSITION * (right - ATTACK),
+        right_speed,
+        PER_POSITION * (ball - ATTACK),
+        height,
+        ball_speed,
+        has_ball,
+        team,
+        sticky,
+        [clock],
+    ]
+    state = np.concatenate([np.ravel(part) for part in parts])
+    obs, state = (np.clip(x, -CLIP, CLIP).astype(np.float32) for x in (obs, state))
+    return obs, state
 
 
 def _simple115(now: Reading) -> tuple[np.ndarray, np.ndarray]:

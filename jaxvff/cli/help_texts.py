@@ -17,9 +17,10 @@ usage: jaxvff <command> [key=value ...]
   train                  train a method for many seeds at once, show what it learned
   evaluate run=<folder>  greedy evaluation of a trained run, from its checkpoint
   reproduce table1       the paper's Table 1: eight methods, two games, 256 seeds
-  reproduce smax         the paper's comparison on SMAX's versions of its three maps (for a GPU)
+  reproduce smax         the paper's comparison on SMAX's versions of its three maps
   stability game=a       zero-loss points, spectra, flows, escapes, the paper's theorems
   bench                  throughput, compile time and memory on this machine
+  compile for=tpu-v5e:2x2   what a training program needs of a TPU, without one
 
 first runs
   jaxvff train                                       NM-QMIX on the paper's Game A, 32 seeds
@@ -53,7 +54,7 @@ of each sweep value, and says how they ended. SMAX, MPE, overcooked and football
 """
 
 REPRODUCE = """\
-usage: jaxvff reproduce table1|smax|smax_cpu|random_games [key=value ...]
+usage: jaxvff reproduce table1|smax|smax_suite|smax_cpu|random_games [key=value ...]
        jaxvff reproduce beyond|contextual|steps|predator_prey [key=value ...]
        jaxvff reproduce <the same> resume=<run folder>
 
@@ -61,8 +62,9 @@ table1: trains NM-QMIX, QMIX, VDN, QPLEX, QTRAN, Qatten, CW-QMIX and OW-QMIX on 
 256 seeds each and prints rates with intervals, the paper's own table beside them. Writes
 table1.json and table1.png into the run folder (run_dir=). Keys as for train, but method= and env=.
 
-smax: QMIX, NM-QMIX with SARSA(λ) and RND, QPLEX, QTRAN and VDN, five seeds each, on 3s_vs_5z,
-corridor and 3s5z_vs_3s6z with SMAC's time limits; curves.png as the paper's Fig. 1. For a GPU.
+smax: VDN, QMIX, NM-QMIX with SARSA(λ) and RND, QPLEX, QTRAN, IQL and ordered_joint, six seeds each,
+on 3s_vs_5z, 3s5z_vs_3s6z and corridor with SMAC's time limits; curves.png as the paper's Fig. 1.
+smax_suite: VDN and QMIX on eleven maps. Both say how long they take here before they start.
 
 random_games: nine methods at three exploration levels on 1,000 random 3x3 games; rates.png.
 
@@ -102,12 +104,22 @@ Times the compiled training program: init, compile, seed-steps per second in the
 bytes of state and of its main part per seed. Keys as for train.
 """
 
+COMPILE = """\
+usage: jaxvff compile for=tpu-<chips> [key=value ...]     chips: v4, v5e, v5p or v6e and a layout
+
+Compiles the training program ahead of time for TPUs that are not here, such as for=tpu-v5e:2x2 or
+for=tpu-v5p:2x2x1, and says for one device: bytes of a lane, lanes that fit, and how long an
+iteration takes at least by its arithmetic and by its memory traffic (the chip's published peaks).
+Needs libtpu (the extra tpu). Keys as for train.
+"""
+
 TEXTS = {
     "train": TRAIN,
     "evaluate": EVALUATE,
     "reproduce": REPRODUCE,
     "stability": STABILITY,
     "bench": BENCH,
+    "compile": COMPILE,
 }
 
 
@@ -120,7 +132,9 @@ def keys() -> str:
     """The keys of `train`: methods, environments, and the options of each component."""
     names = config_names("env")
     maps = " ".join(n.split("/")[1] for n in names if n.startswith("smax/"))
-    games = " ".join(n for n in names if n.startswith(("matrix", "contextual", "predator_prey")))
+    games = " ".join(
+        n for n in names if n.startswith(("matrix", "contextual", "predator_prey", "foraging"))
+    )
     rows = [
         ("method=", " ".join(config_names("method")) + "   method.<option>="),
         ("env=", f"{games}   env.<option>="),

@@ -23,6 +23,7 @@ COMMANDS: Registry[Callable[[list[str]], int]] = Registry(
         "reproduce": "jaxvff.cli.reproduce:run",
         "stability": "jaxvff.cli.stability:run",
         "bench": "jaxvff.cli.bench:run",
+        "compile": "jaxvff.cli.compile:run",
     }
 )
 

@@ -1,4 +1,4 @@
-"""The squared TD error of a joint value: VDN, QMIX, NM-QMIX, Qatten, QPLEX."""
+"""The squared TD error of a joint value: VDN, QMIX, NM-QMIX, Qatten, QPLEX, QFIX."""
 
 from __future__ import annotations
 

@@ -8,15 +8,12 @@ import jax.numpy as jnp
 
 from jaxvff.core.actions import greedy
 from jaxvff.core.options import option
-from jaxvff.core.types import Array, Params
-from jaxvff.losses import terms
-from jaxvff.losses.contract import Loss, LossInput, LossOutput
-from jaxvff.losses.terms import UtilityValues
-from jaxvff.mixers.wqmix import Wqmix
+from jaxvff.losses import central, terms
+from jaxvff.losses.contract import LossInput, LossOutput
 
 
 @dataclass(frozen=True, kw_only=True)
-class WqmixLoss(Loss):
+class WqmixLoss(central.CentralLoss):
     """The central Q̂* learns by TD, Q_tot learns the same targets with weights.
 
       L = w (Q_tot - y)² + ½ (Q̂* - y)²
@@ -34,49 +31,19 @@ class WqmixLoss(Loss):
         """The loss of one segment."""
         model, segment = x.model, x.segment
         online = terms.utilities(model, x.params["utility"], segment)
-        central = _central_utilities(x, x.params)
-        central_target = _central_utilities(x, x.target_params)
-        y = self._targets(x, online)
+        judging = central.utilities(x, x.params)
+        judging_target = central.utilities(x, x.target_params)
+        y = central.td_targets(x, online)
         q_tot = terms.mix(model, x.params["mixer"], online, action=segment.action, segment=segment)
         error = terms.valid(segment, q_tot - y)
-        central_error = _central_value(x, x.params, central, segment.action) - y
+        central_error = central.value(x, x.params, judging, segment.action) - y
         central_error = terms.valid(segment, central_error)
         if self.optimistic:
             full = error < 0
         else:
             best = greedy(online.q, segment.avail)
             is_best = jnp.all(segment.action == best, axis=-1)
-            full = is_best | (y > _central_value(x, x.target_params, central_target, best))
+            full = is_best | (y > central.value(x, x.target_params, judging_target, best))
         weight = jnp.where(full, 1.0, self.alpha)
         total = weight * error**2 + 0.5 * central_error**2
         return LossOutput(total, terms.metrics(segment, error, q_tot, y))
-
-    def targets(self, x: LossInput) -> Array:
-        """TD targets `[T]`, which bootstrap on Q̂*."""
-        return self._targets(x, terms.utilities(x.model, x.params["utility"], x.segment))
-
-    def _targets(self, x: LossInput, online: UtilityValues) -> Array:
-        if x.targets is not None:
-            return x.targets
-        model, segment = x.model, x.segment
-        target = terms.utilities(model, x.target_params["utility"], segment)
-        best = model.bootstrap(online.q, target.q, segment)
-        central = _central_utilities(x, x.target_params)
-        return terms.returns(x, _central_value(x, x.target_params, central, best))
-
-
-def _central_utilities(x: LossInput, params: Params) -> UtilityValues:
-    """Utilities of the networks of Q̂*, which do not act."""
-    return terms.utilities(x.model, params["central"], terms.unremembered(x.segment))
-
-
-def _central_value(x: LossInput, params: Params, values: UtilityValues, action: Array) -> Array:
-    """Q̂* `[T]` of `action[T, A]`."""
-    return terms.mix(
-        x.model,
-        params["mixer"],
-        values,
-        action=action,
-        segment=x.segment,
-        head=Wqmix.central,
-    )

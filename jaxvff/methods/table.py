@@ -46,6 +46,17 @@ METHODS: dict[str, Method] = {
     "qtran": Method("jaxvff.mixers.qtran:Qtran", "jaxvff.losses.qtran:QtranLoss"),
     "cw_qmix": Method(_WQMIX, _WQMIX_LOSS, {"optimistic": False}, ("central",)),
     "ow_qmix": Method(_WQMIX, _WQMIX_LOSS, {"optimistic": True}, ("central",)),
+    "pow_qmix": Method(
+        "jaxvff.mixers.pow_qmix:PowQmix",
+        "jaxvff.losses.pow_qmix:PowQmixLoss",
+        other_utilities=("central",),
+    ),
+    "resq": Method(
+        "jaxvff.mixers.resq:Resq",
+        "jaxvff.losses.resq:ResqLoss",
+        other_utilities=("central", "residual"),
+    ),
+    "qfix": Method("jaxvff.mixers.qfix:Qfix"),
     "maven": Method(
         "jaxvff.mixers.maven:Maven",
         "jaxvff.losses.maven:MavenLoss",

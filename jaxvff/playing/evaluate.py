@@ -79,8 +79,8 @@ def greedy_episodes(player: Player, key: Array, n_episodes: int) -> Metrics:
 def judge(model: Model, params: Params, unit: Array) -> Judge:
     """What a learner makes of the first state of an episode: see core.types.Judge.
 
-    The joint value is the mixer's output: Q_jt for QTRAN, the monotone Q_tot for weighted QMIX.
-    IQL has none: NaN.
+    The joint value is the mixer's output: Q_jt for QTRAN, the monotone Q_tot for weighted QMIX,
+    POW-QMIX and ResQ. IQL has none: NaN.
 
     Args:
       model: networks.

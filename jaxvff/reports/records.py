@@ -18,6 +18,10 @@ from jaxvff.runs.folder import METRICS_FILE
 SUCCESSES = ("fit", "optimal", "both")  # of a seed on a matrix game, see core.types.TableScore
 # The options that name the task of an environment, whichever kind it is
 TASK_OPTIONS = ("game", "map", "name", "file", "scenario", "race", "entry")
+# Football's options that make another task of the published one (envs/grf.py), as published.
+PUBLISHED = {
+    "bind_players": False, "mask_actions": False, "action_repeat": 1, "terminate_late": False
+}  # fmt: skip
 LONGEST_SETTING = 30  # characters of key=value in a title; longer ones are cut
 
 Line = dict[str, Any]  # of metrics.jsonl: one report of one sweep value
@@ -171,9 +175,12 @@ def task(env: Mapping[str, Any]) -> str:
     """The game, map, scenario, file or import path of an environment.
 
     Args:
-      env: `Config.env`. Without any of these it is a matrix game with payoffs of its own.
+      env: `Config.env`. Without any of these it is a matrix game with payoffs of its own. Football
+        that is made easier than the published task is marked as eased.
     """
-    return str(next((env[key] for key in TASK_OPTIONS if env.get(key)), "payoff"))
+    name = str(next((env[key] for key in TASK_OPTIONS if env.get(key)), "payoff"))
+    eased = any(env.get(key, published) != published for key, published in PUBLISHED.items())
+    return f"{name} (eased)" if eased else name
 
 
 def _as_dicts(value: object) -> object:

@@ -10,6 +10,7 @@ import yaml
 
 import jaxvff.configs
 from jaxvff.core.errors import UserError, check_name
+from jaxvff.core.machine import cores, largest_divisor
 from jaxvff.settings import config, sweep
 from jaxvff.settings.overrides import Override, check_read, parse, replaced
 
@@ -32,8 +33,7 @@ def overrides(name: str, extra: Iterable[str | Override]) -> list[list[Override]
       UserError: an unknown preset, a key that makes the preset what it is (`fixed` there), or a
         method that none of its parts has.
     """
-    check_name(name, names(), "reproduce")
-    preset = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+    preset = _read(name)
     users = parse(extra)
     fixed = preset.get("fixed", [])
     for o in users:
@@ -50,6 +50,36 @@ def overrides(name: str, extra: Iterable[str | Override]) -> list[list[Override]
     shared = parse(preset["overrides"])
     whole = [_with_users([*shared, *part], users, name) for part in parts]
     return _read_somewhere(whole)
+
+
+def hours(name: str, parts: Iterable[Iterable[Override]]) -> float | None:
+    """How long a preset trains on this machine's CPU, by the seconds on record in its file.
+
+    The file's `core_seconds` has, for each method and environment, the seconds that a core of the
+    machine named there takes for a million env steps of one seed. Lanes share as many cores as
+    divide them evenly. Compilation is left out: seconds a program.
+
+    Args:
+      name: of the preset.
+      parts: its overrides with the user's, from `overrides`.
+
+    Returns:
+      None where a time is not on record.
+    """
+    on_record = _read(name).get("core_seconds", {})
+    seconds = 0.0
+    for one in (value for part in parts for value in sweep.expand(part)):
+        method, env = one.label.get("method"), one.label.get("env")
+        if (per_million := on_record.get(method, {}).get(env)) is None:
+            return None
+        n = one.config.seeds
+        seconds += per_million * n * one.config.total_steps / 1e6 / largest_divisor(n, cores())
+    return seconds / 3600
+
+
+def _read(name: str) -> dict[str, Any]:
+    check_name(name, names(), "reproduce")
+    return yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
 
 
 def _with_users(own: list[Override], users: list[Override], name: str) -> list[Override]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
@@ -187,8 +187,17 @@ class DeviceLane(NamedTuple):
         return evaluate.greedy_player(self.env, model.utility, params["utility"], env_params, draw)
 
 
-def device_program(config: Config, env: Env, n_lanes: int) -> Program:
-    """The program for `n_lanes` lanes of a config; nothing is compiled before its first call."""
+def device_program(
+    config: Config, env: Env, n_lanes: int, devices: Sequence[jax.Device] | None = None
+) -> Program:
+    """The program for `n_lanes` lanes of a config; nothing is compiled before its first call.
+
+    Args:
+      config: that all lanes share but for traced options.
+      env: on the device.
+      n_lanes: K.
+      devices: that the lanes are spread over; None: all of this process.
+    """
     learner = build.learner(config, env)
     device_lane = DeviceLane(
         config=config,
@@ -197,7 +206,8 @@ def device_program(config: Config, env: Env, n_lanes: int) -> Program:
         explorer=build.explorer(config),
         revise=build.acting_on_search(config, learner.model),
     )
-    mesh = sharding.lane_mesh(n_lanes)
+    mesh = sharding.lane_mesh(n_lanes, devices)
+    options = partial(compiler, platform=mesh.devices[0].platform)
     over_lanes = partial(
         sharding.over_lanes, mesh=mesh, n_lanes=n_lanes, per_device=config.lanes_per_device
     )
@@ -207,12 +217,12 @@ def device_program(config: Config, env: Env, n_lanes: int) -> Program:
     advance_all = over_lanes(partial(device_lane.advance, iterate))
     test_all = over_lanes(device_lane.evaluate)
     evaluate = jax.jit(
-        lambda carry, lane: test_all((carry, lane)), compiler_options=compiler("evaluate")
+        lambda carry, lane: test_all((carry, lane)), compiler_options=options("evaluate")
     )
     advance = jax.jit(
         lambda carry, lane, start, stop: advance_all((carry, lane), start, stop),
         donate_argnums=0,
-        compiler_options=compiler("advance"),
+        compiler_options=options("advance"),
     )
 
     def compile(carry: Carry, lane: Lane) -> Program:
@@ -228,7 +238,7 @@ def device_program(config: Config, env: Env, n_lanes: int) -> Program:
         env=env,
         learner=learner,
         mesh=mesh,
-        init=jax.jit(init_all, compiler_options=compiler("init")),
+        init=jax.jit(init_all, compiler_options=options("init")),
         advance=advance,
         compile=compile,
         evaluate=evaluate,
@@ -237,9 +247,14 @@ def device_program(config: Config, env: Env, n_lanes: int) -> Program:
     return program
 
 
-def compiler(what: str) -> dict[str, bool | str | int]:
-    """Compiler options for a part of the program, from CPU_COMPILER."""
-    return CPU_COMPILER[what] if jax.default_backend() == "cpu" else {}
+def compiler(what: str, platform: str | None = None) -> dict[str, bool | str | int]:
+    """Compiler options for a part of the program, from CPU_COMPILER.
+
+    Args:
+      what: a part, as in CPU_COMPILER.
+      platform: of the devices; None: the default one.
+    """
+    return CPU_COMPILER[what] if (platform or jax.default_backend()) == "cpu" else {}
 
 
 def _test_key(key: Array) -> Array:

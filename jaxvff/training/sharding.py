@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxvff.core.machine import cores
+from jaxvff.core.machine import cores, largest_divisor
 from jaxvff.core.types import Tree
 
 
@@ -23,9 +23,14 @@ def use_all_cores() -> None:
         jax.config.update("jax_num_cpu_devices", cores())
 
 
-def lane_mesh(n_lanes: int) -> Mesh:
-    """A mesh with one axis, "seed", over as many devices as divide the lanes evenly."""
-    devices = jax.devices()
+def lane_mesh(n_lanes: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh with one axis, "seed", over as many devices as divide the lanes evenly.
+
+    Args:
+      n_lanes: lanes of a program.
+      devices: those that may be used; None: all of this process.
+    """
+    devices = jax.devices() if devices is None else devices
     return Mesh(np.array(devices[: largest_divisor(n_lanes, len(devices))]), ("seed",))
 
 
@@ -71,8 +76,3 @@ def over_lanes(
 def spread(tree: Tree, mesh: Mesh) -> Tree:
     """Spread a tree, whose leaves have a leading axis of lanes, over the devices of a mesh."""
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec("seed")))
-
-
-def largest_divisor(n: int, limit: int) -> int:
-    """The largest divisor of n that is at most `limit`."""
-    return max(d for d in range(1, min(n, limit) + 1) if n % d == 0)
