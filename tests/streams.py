@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,3 +66,22 @@ def random_segment(
             mask=mask,
         ),
     )
+
+
+def drawn(segment: Segment, context: nn.Module | None, garbage: float | None = None) -> Segment:
+    """The segment with what a method draws for each of its episodes; None: nothing.
+
+    With `garbage`, the context of the padding holds it.
+    """
+    if context is None:
+        return segment
+    key = jax.random.key(5)
+    params = context.init(key, segment.state[0], key, greedy=True)
+    keys = jax.random.split(key, len(segment.mask))[jnp.cumsum(segment.is_first)]
+    nothing = jnp.zeros(segment.state.shape[1])
+    draw = lambda k: context.apply(params, nothing, k, greedy=False)
+    values = jax.vmap(draw)(keys)
+    if garbage is not None:
+        used = segment.mask | jnp.append(False, segment.mask[:-1])
+        values = jnp.where(used[:, None], values, garbage)
+    return segment._replace(context=values)

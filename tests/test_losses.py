@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,12 +19,16 @@ from jaxvff.learning.samples import Sample, Stored
 from jaxvff.losses.contract import LossInput
 from jaxvff.losses.ordered.elites import Elites
 from jaxvff.losses.qtran import QtranLoss
+from jaxvff.losses.td import Td
 from jaxvff.losses.terms import mix, returns, utilities
 from jaxvff.methods.table import METHODS
+from jaxvff.mixers.maven import Maven
 from jaxvff.mixers.qtran import Qtran
 from jaxvff.mixers.wqmix import Wqmix
+from jaxvff.networks.contexts import LatentPolicy, split_tasks
+from jaxvff.networks.heads import successor_features
 from jaxvff.settings import build, config
-from tests.streams import random_segment
+from tests.streams import drawn, random_segment
 
 SPEC = EnvSpec(n_agents=2, n_actions=3, obs_size=4, state_size=5, episode_limit=4)
 AS_IS = Codec(lambda s: s, lambda s, params: s)
@@ -48,7 +53,7 @@ def setup(*overrides: str) -> tuple[Parts, BatchInput]:
     return parts, BatchInput(
         params=params,
         target_params=target,
-        sample=sample(batch()),
+        sample=sample(batch(context=parts.model.context)),
         unit=jnp.ones(()),
         extra=None,
         targets=None,
@@ -66,14 +71,14 @@ def sample(segments: Segment, weight: jax.Array | None = None) -> Sample:
 
 def of_segment(parts: Parts, given: BatchInput, seed: int) -> tuple[Segment, LossInput]:
     """The first segment of a random batch, and what its loss is given."""
-    segment = jax.tree.map(lambda x: x[0], batch(seed=seed))
+    segment = jax.tree.map(lambda x: x[0], batch(seed=seed, context=parts.model.context))
     model = parts.model
     return segment, LossInput(model, given.params, given.target_params, segment, given.traced)
 
 
 @functools.cache
 def loss_and_grad(name: str, *overrides: str):
-    """`f(segments, params, target) -> (loss, grads)`, and random parameters."""
+    """`f(segments, params, target) -> (loss, grads)`, random parameters, and what is drawn."""
     parts, given = setup(
         f"method={name}", "utility=gru", "last_action=true", "td_lambda=0.7", "returns=td_lambda",
         *overrides,
@@ -83,12 +88,13 @@ def loss_and_grad(name: str, *overrides: str):
         x = given._replace(sample=sample(segments), target_params=target)
         return jax.value_and_grad(lambda p: batch_loss(parts, x._replace(params=p))[0])(params)
 
-    return jax.jit(f), given.params, given.target_params
+    return jax.jit(f), given.params, given.target_params, parts.model.context
 
 
-def batch(garbage: float | None = None, seed: int = 0) -> Segment:
+def batch(garbage: float | None = None, seed: int = 0, context: nn.Module | None = None) -> Segment:
     rng = np.random.default_rng(seed)
     segments = [random_segment(rng, SPEC, SLOTS, garbage) for _ in range(BATCH)]
+    segments = [drawn(segment, context, garbage) for segment in segments]
     return jax.tree.map(lambda *x: jnp.stack(x), *segments)
 
 
@@ -99,18 +105,18 @@ def same(a, b) -> None:
 @pytest.mark.parametrize("name", METHODS)
 def test_padding_changes_no_loss_and_no_gradient(name: str) -> None:
     """NaN, infinities, huge numbers: whatever the padding holds, not a bit changes."""
-    f, *_ = loss_and_grad(name)
-    clean = f(batch(garbage=0.0))
+    f, *_, context = loss_and_grad(name)
+    clean = f(batch(garbage=0.0, context=context))
     assert np.isfinite(clean[0])
     assert clean[0] > 0
     for garbage in (np.nan, np.inf, 1e30):
-        same(f(batch(garbage)), clean)
+        same(f(batch(garbage, context=context)), clean)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_batch_of_padding_has_no_loss_and_no_gradient(name: str) -> None:
-    f, *_ = loss_and_grad(name)
-    empty = segments.blank_segment(SPEC, SLOTS)
+    f, *_, context = loss_and_grad(name)
+    empty = segments.blank_segment(SPEC, SLOTS, 0 if context is None else context.size)
     loss, grads = f(jax.tree.map(lambda x: jnp.stack([x] * BATCH), empty))
     assert loss == 0
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(grads))
@@ -178,7 +184,7 @@ def relabel_actions(segments: Segment, order: np.ndarray) -> Segment:
 
 @pytest.mark.parametrize("name", ["iql", "vdn", "qmix", "nmqmix", "qatten"])
 def test_relabelling_actions_permutes_the_gradient_of_the_head(name: str) -> None:
-    f, params, target = loss_and_grad(name, "last_action=false")
+    f, params, target, _ = loss_and_grad(name, "last_action=false")
     order = np.array([2, 0, 1])
 
     def permute(tree):
@@ -369,6 +375,90 @@ def test_resq_and_qfix_represent_game_a_where_monotone_mixers_cannot(method: tup
     error, optimal = fitted(f"method={name}", *(f"method.{o}" for o in options))
     assert np.any((error < 0.1) & optimal)
     assert fitted("method=qmix")[0].min() > 5
+
+
+def test_mavens_loss_is_td_less_how_well_latents_are_told_and_the_error_of_the_bandit() -> None:
+    """An oracle in NumPy, slot by slot and episode by episode."""
+    parts, given = setup("method=maven", "gamma=0.9", "returns=one_step", "method.mi_weight=0.7",
+                         "method.latents=3")  # fmt: skip
+    model, params, target = parts.model, given.params, given.target_params
+    segment, x = of_segment(parts, given, seed=5)
+    out = parts.loss(x)
+    online, old = (utilities(model, p["utility"], segment) for p in (params, target))
+    best = np.argmax(np.where(segment.avail, online.q, -np.inf), axis=-1)
+    value = functools.partial(mix, model, segment=segment)
+    q_tot = np.asarray(value(params["mixer"], online, action=segment.action))
+    q_next = np.asarray(value(target["mixer"], old, action=best))
+    z, surprises = np.argmax(segment.context, axis=-1), 0
+
+    def surprise(t: int) -> float:
+        q = np.where(segment.avail[t], online.q[t], -np.inf)
+        behaviour = np.exp(q - q.max(-1, keepdims=True))
+        behaviour /= behaviour.sum(-1, keepdims=True)
+        logits = np.asarray(model.mixer.apply(
+            params["mixer"], jnp.asarray(behaviour), segment.state[t], method=Maven.guess
+        ))  # fmt: skip
+        return float(np.log(np.exp(logits).sum()) - logits[z[t]])
+
+    def rest(t: int) -> float:
+        """The discounted return from slot t on, with the joint value where it was cut."""
+        if not segment.mask[t]:
+            return float(q_next[t])
+        return float(segment.reward[t]) + 0.9 * (not segment.terminated[t]) * rest(t + 1)
+
+    for t in range(SLOTS):
+        if not segment.mask[t]:
+            assert out.per_slot[t] == 0
+            continue
+        y = segment.reward[t] + 0.9 * (1 - segment.terminated[t]) * q_next[t + 1]
+        expected = 0.5 * (q_tot[t] - y) ** 2 + 0.7 * surprise(t)
+        if segment.is_first[t]:
+            returns = model.context.apply(
+                params["context"], segment.state[t], method=LatentPolicy.returns
+            )
+            expected += 0.5 * (returns[z[t]] - rest(t)) ** 2
+            surprises += 1
+        np.testing.assert_allclose(out.per_slot[t], expected, rtol=1e-4)
+    assert surprises > 1
+
+
+def test_unevens_loss_is_the_td_error_of_the_successor_features_of_every_task() -> None:
+    """An oracle in NumPy: each task follows its own greedy policy, both agents together."""
+    parts, given = setup("method=uneven", "gamma=0.9", "utility=mlp", "method.tasks=2")
+    segment, x = of_segment(parts, given, seed=5)
+    out = jax.jit(lambda p: parts.loss(x._replace(params=p)))(x.params)
+    tasks = np.asarray(split_tasks(segment.context)[0])  # [T, K, 2]
+    psi, old = (
+        np.asarray(successor_features(utilities(x.model, p["utility"], segment).features, 3))
+        for p in (x.params, x.target_params)
+    )  # [T, A, K, U, 2]
+    checked = 0
+    for t in np.flatnonzero(segment.mask):
+        phi = np.array([max(segment.reward[t], 0), min(segment.reward[t], 0)])
+        errors = []
+        for j in range(3):
+            y, taken = phi.copy(), np.zeros(2)
+            for i in range(2):
+                taken += psi[t, i, j, segment.action[t, i]]
+                q = np.where(segment.avail[t + 1, i], psi[t + 1, i, j] @ tasks[t + 1, j], -np.inf)
+                y += 0.9 * (not segment.terminated[t]) * old[t + 1, i, j, q.argmax()]
+            errors.append(taken - y)
+        np.testing.assert_allclose(out.per_slot[t], 0.5 * np.square(errors).sum() / 3, rtol=1e-4)
+        np.testing.assert_allclose(
+            out.metrics["td_error_abs"][t], abs(errors[0].sum()), rtol=1e-4, atol=1e-5
+        )
+        checked += not segment.terminated[t]
+    assert checked > 2
+
+
+def test_uneven_without_related_tasks_learns_the_target_values_of_vdn() -> None:
+    """With the target task alone, ψ · (1, 1) and its targets are VDN's Q_tot and targets."""
+    parts, given = setup("method=uneven", "gamma=0.9", "utility=gru", "method.task_spread=0",
+                         "method.act_for=target")  # fmt: skip
+    _, x = of_segment(parts, given, seed=5)
+    ours, vdn = parts.loss(x).metrics, Td()(x).metrics
+    for name in ours:
+        np.testing.assert_allclose(ours[name], vdn[name], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["vdn", "qmix", "iql"])

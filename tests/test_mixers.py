@@ -24,8 +24,10 @@ HIDDEN = 8
 CASES = 50
 
 
-def random_step(key: jax.Array, spec: EnvSpec = SPEC) -> JointStep:
+def random_step(key: jax.Array, spec: EnvSpec = SPEC, name: str = "qmix") -> JointStep:
+    """A random step, with what the method draws for an episode if it does."""
     k = jax.random.split(key, 4)
+    context = build.context({"name": name}, spec)
     q = 3 * jax.random.normal(k[0], (spec.n_agents, spec.n_actions))
     action = jax.random.randint(k[1], (spec.n_agents,), 0, spec.n_actions)
     return JointStep(
@@ -34,14 +36,16 @@ def random_step(key: jax.Array, spec: EnvSpec = SPEC) -> JointStep:
         action=jax.nn.one_hot(action, spec.n_actions),
         features=jax.random.normal(k[2], (spec.n_agents, HIDDEN)),
         state=jax.random.normal(k[3], (spec.state_size,)),
+        context=None if context is None else jax.nn.one_hot(action[0], context.size),
     )
 
 
 def cases(name: str, **options):
     mixer = build.mixer({"name": name, **options}, SPEC, HIDDEN)
     keys = jax.random.split(jax.random.key(7), CASES)
-    params = jax.vmap(lambda k: mixer.init(k, random_step(k)))(keys)
-    return mixer, params, jax.vmap(random_step)(jax.vmap(lambda k: jax.random.fold_in(k, 1))(keys))
+    params = jax.vmap(lambda k: mixer.init(k, random_step(k, name=name)))(keys)
+    steps = jax.vmap(lambda k: random_step(jax.random.fold_in(k, 1), name=name))(keys)
+    return mixer, params, steps
 
 
 def slopes(name: str, **options) -> jax.Array:
@@ -52,7 +56,7 @@ def slopes(name: str, **options) -> jax.Array:
 
 
 @pytest.mark.parametrize(
-    "name", ["vdn", "qmix", "qatten", "cw_qmix", "ow_qmix", "pow_qmix", "resq"]
+    "name", ["vdn", "qmix", "qatten", "cw_qmix", "ow_qmix", "pow_qmix", "resq", "maven"]
 )
 def test_monotone_mixers_never_fall_with_a_utility(name: str) -> None:
     assert (slopes(name) >= 0).all()
@@ -116,7 +120,7 @@ def test_nmqmix_is_qmix_where_its_weights_are_not_negative() -> None:
 def test_a_state_of_size_0_leaves_a_mixer_that_is_finite_and_knows_the_utilities(name: str) -> None:
     spec = SPEC._replace(state_size=0)
     mixer = build.mixer({"name": name}, spec, HIDDEN)
-    step = random_step(jax.random.key(3), spec)
+    step = random_step(jax.random.key(3), spec, name)
     params = mixer.init(jax.random.key(4), step)
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(params))
     q_tot = mixer.apply(params, step)
@@ -174,7 +178,10 @@ def over_joint_actions(value, params, steps):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [*((name, {}) for name in ("qplex", "qmix", "vdn", "qatten")), *(("qfix", o) for o in QFIX)],
+    [
+        *((name, {}) for name in ("qplex", "qmix", "vdn", "qatten", "maven")),
+        *(("qfix", o) for o in QFIX),
+    ],
     ids=lambda x: x if isinstance(x, str) else "-".join(x.values()),
 )
 def test_igm_by_enumeration(name: str, options: dict) -> None:

@@ -18,10 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxvff.core.actions import masked
 from jaxvff.core.types import EnvSpec, JointStep, Segment
 from jaxvff.losses.contract import LossInput, Model
 from jaxvff.losses.resq import ResqLoss
 from jaxvff.losses.targets import Bootstrap, greedy_by_online, td_lambda, td_lambda_return
+from jaxvff.mixers.maven import Maven
 from jaxvff.mixers.pow_qmix import PowQmix
 from jaxvff.mixers.qatten import Qatten
 from jaxvff.mixers.qfix import Qfix
@@ -30,6 +32,8 @@ from jaxvff.mixers.qplex import Qplex
 from jaxvff.mixers.qtran import Qtran
 from jaxvff.mixers.resq import Resq
 from jaxvff.mixers.wqmix import CentralFF
+from jaxvff.networks.heads import Given, by_latent
+from jaxvff.networks.utility import Gru
 
 ROOT = Path(os.environ.get("JAXVFF_PARITY_DIR", Path(__file__).parent / "data" / "parity"))
 CASES = sorted(ROOT.glob("case*/*.npz"))
@@ -269,3 +273,65 @@ def test_td_lambda_agrees(path: Path, tolerance: float) -> None:
         data["rewards"], data["terminated"], data["mask"], data["target_q_tot"]
     )
     close(ours * data["mask"], data["returns"] * data["mask"], tolerance)
+
+
+def torch_gru(data: dict[str, np.ndarray], name: str) -> dict[str, Any]:
+    """A GRU cell of PyTorch in flax's names; its two biases of r and z only ever occur as a sum."""
+    tree: dict[str, Any] = {}
+    for side, own in (("i", "ih"), ("h", "hh")):
+        for gate, rows in zip("rzn", np.split(data[f"{name}.weight_{own}"], 3), strict=True):
+            tree[side + gate] = {"kernel": jnp.asarray(rows.T)}
+    of_input, of_hidden = (np.split(data[f"{name}.bias_{own}"], 3) for own in ("ih", "hh"))
+    for i, gate in enumerate("rz"):
+        tree["i" + gate]["bias"] = jnp.asarray(of_input[i] + of_hidden[i])
+    tree["in"]["bias"], tree["hn"]["bias"] = (jnp.asarray(b[2]) for b in (of_input, of_hidden))
+    return tree
+
+
+def layer(data: dict[str, np.ndarray], name: str) -> dict[str, Any]:
+    """A linear layer of PyTorch in flax's names."""
+    return {
+        "kernel": jnp.asarray(data[f"{name}.weight"].T),
+        "bias": jnp.asarray(data[f"{name}.bias"]),
+    }
+
+
+@pytest.mark.parametrize("path", paths("maven"))
+def test_mavens_utilities_and_discriminator_agree(path: Path, tolerance: float) -> None:
+    data, meta, spec = load(path)
+    net = Gru(spec.n_actions, meta["hidden"], by_latent)
+    cell = torch_gru(data, "w:rnn")
+    params = {
+        "Dense_0": layer(data, "w:fc1"),
+        "GRUCell_0": cell,
+        "Dense_1": layer(data, "w:hyper_noise_fc1"),
+    }
+    given = Given(
+        jnp.repeat(jnp.asarray(data["z"])[:, None], spec.n_agents, axis=1),
+        jnp.tile(jnp.eye(spec.n_agents), (len(data["z"]), 1, 1)),
+    )
+    carry, q, _ = net.apply(
+        {"params": params}, jnp.asarray(data["hidden"]), jnp.asarray(data["inputs"]), given
+    )
+    close(carry, data["h"], tolerance)
+    close(q, data["q"], tolerance)
+
+    size = meta["layers"] * 2 + 1
+    guessing = {f"layers_{i}": layer(data, f"d:model.{i}") for i in range(0, size, 2)}
+    mixer = Maven(
+        spec,
+        meta["latents"],
+        discriminator_dim=meta["discriminator"],
+        discriminator_layers=meta["layers"],
+    )
+
+    def surprise(q: jax.Array, avail: jax.Array, state: jax.Array, z: jax.Array) -> jax.Array:
+        behaviour = jax.nn.softmax(masked(q, avail), axis=-1)
+        params = {"params": {"discriminator": guessing}}
+        logits = mixer.apply(params, behaviour, state, method=Maven.guess)
+        return -jnp.sum(z * jax.nn.log_softmax(logits))
+
+    rows = (jnp.asarray(data[k]) for k in ("q", "avail", "states", "z"))
+    values, slopes = jax.vmap(jax.value_and_grad(surprise))(*rows)
+    close(values, data["cross_entropy"], tolerance)
+    close(slopes, data["dce_dq"], tolerance)

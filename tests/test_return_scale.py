@@ -17,6 +17,7 @@ from jaxvff.learning.learner import LearnInput
 from jaxvff.methods.table import METHODS
 from jaxvff.settings import build, config
 from tests import toy
+from tests.streams import drawn
 from tests.test_parallel_learner import mean_size_of_returns, two_episodes
 from tests.test_run import metrics
 
@@ -72,7 +73,7 @@ def test_rewards_in_another_unit_teach_the_same(method: str, learner: str) -> No
     def learned(factor: float):
         state = made.init(jax.random.key(1), traced)
         for i in range(3):
-            segments = many_segments(i, env.spec)
+            segments = jax.vmap(lambda s: drawn(s, made.model.context))(many_segments(i, env.spec))
             given = LearnInput(
                 segments=segments._replace(reward=segments.reward * jnp.float32(factor)),
                 env_params=env.params,

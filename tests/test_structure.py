@@ -133,7 +133,8 @@ def test_every_row_of_every_table_leads_somewhere() -> None:
     for name, method in METHODS.items():
         for reference in (method.mixer, method.loss, method.head, method.memory):
             assert callable(load(reference)), f"{name}: {reference}"
-        assert method.act_on_search is None or callable(load(method.act_on_search))
+        for maybe in (method.act_on_search, method.context):
+            assert maybe is None or callable(load(maybe))
 
 
 def test_no_two_components_have_an_option_of_the_same_name() -> None:

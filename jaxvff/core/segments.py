@@ -19,6 +19,22 @@ def plain_codec(spec: EnvSpec) -> Codec:
     return Codec(pack, unpack)
 
 
+def with_context(codec: Codec) -> Codec:
+    """The codec of an environment, which knows no context, and the context as it is beside it.
+
+    Nothing is merged: segments that an environment would call equal may differ in their context.
+    """
+
+    def pack(segment: Segment) -> tuple[Tree, Array | None]:
+        return codec.pack(segment), segment.context
+
+    def unpack(stored: tuple[Tree, Array | None], params: EnvParams) -> Segment:
+        packed, context = stored
+        return codec.unpack(packed, params)._replace(context=context)
+
+    return Codec(pack, unpack)
+
+
 def cleaned(codec: Codec) -> Codec:
     """A codec whose segments come back `without_padding`."""
 
@@ -28,8 +44,14 @@ def cleaned(codec: Codec) -> Codec:
     return codec._replace(unpack=unpack)
 
 
-def blank_segment(spec: EnvSpec, n_slots: int) -> Segment:
-    """A segment of padding, which says the shapes and types of all others."""
+def blank_segment(spec: EnvSpec, n_slots: int, context_size: int = 0) -> Segment:
+    """A segment of padding, which says the shapes and types of all others.
+
+    Args:
+      spec: of the environment.
+      n_slots: T.
+      context_size: C, what the method draws for an episode; 0: nothing.
+    """
     a, t = spec.n_agents, n_slots
     return Segment(
         obs=jnp.zeros((t, a, spec.obs_size)),
@@ -40,6 +62,7 @@ def blank_segment(spec: EnvSpec, n_slots: int) -> Segment:
         terminated=jnp.zeros(t, bool),
         is_first=jnp.zeros(t, bool),
         mask=jnp.zeros(t, bool),
+        context=jnp.zeros((t, context_size)) if context_size else None,
     )
 
 
@@ -62,4 +85,5 @@ def without_padding(segment: Segment) -> Segment:
         reward=jnp.where(segment.mask, segment.reward, 0),
         terminated=segment.terminated & segment.mask,
         is_first=segment.is_first | ~used,
+        context=None if segment.context is None else clean(segment.context, 0),
     )

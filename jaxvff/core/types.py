@@ -1,9 +1,9 @@
 """The shape legend, and every type that two rooms share.
 
-Shape letters: A agents, U actions per agent, O observation, S state, H features of the utility
-network, T slots in a segment, N parallel environments, B sampled segments, K lanes (a lane is one
-seed of one sweep value), M joint actions. Functions are written for ONE step or ONE segment of ONE
-lane; callers vmap.
+Shape letters: A agents, U actions per agent, O observation, S state, C context (what a team draws
+for an episode), H features of the utility network, T slots in a segment, N parallel environments,
+B sampled segments, K lanes (a lane is one seed of one sweep value), M joint actions. Functions are
+written for ONE step or ONE segment of ONE lane; callers vmap.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ Metrics = dict[str, Array]
 # What the team does instead of what its agents picked: (state [S], key, the actions picked [A],
 # q [A, U], avail [A, U], features [A, H]) -> actions [A]
 Revise = Callable[[Array, Array, Array, Array, Array, Array], Array]
+# What the team draws at the start of an episode, and knows in all of it: (the first state [S],
+# key) -> context [C]
+Draw = Callable[[Array, Array], Array]
 
 
 class Traced(Protocol):
@@ -75,6 +78,7 @@ class Memory(NamedTuple):
 
     carry: Array  # [A, H] of the utility networks that act
     last_action: Array  # [A] int
+    context: Array | None = None  # [C], drawn for the episode; None: the method draws nothing
 
 
 class Segment(NamedTuple):
@@ -97,6 +101,7 @@ class Segment(NamedTuple):
     # What the team remembered before slot 0, where its episode began in an earlier segment; None:
     # slot 0 is the first of an episode
     before: Memory | None = None
+    context: Array | None = None  # [T, C], drawn for the episode; None: the method draws nothing
 
 
 class Episodes(NamedTuple):
@@ -116,6 +121,7 @@ class JointStep(NamedTuple):
     action: Array  # [A, U] one-hot float
     features: Array  # [A, H] of the utility network
     state: Array  # [S]
+    context: Array | None = None  # [C], drawn for the episode; None: the method draws nothing
 
 
 class Judged(NamedTuple):

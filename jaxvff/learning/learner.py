@@ -60,7 +60,8 @@ class Learner(NamedTuple):
 
     model: Model
     init: Callable[[Array, Traced], Tree]  # (key, traced options) -> state
-    acting: Callable[[Tree], Params]  # state -> the parameters to act with: {"utility", "mixer"}
+    # state -> the parameters to act with: {"utility", "mixer"}, and "context" if the method has one
+    acting: Callable[[Tree], Params]
     learn: Callable[[Tree, LearnInput], LearnOutput]
     # Of a state or of its shapes; first the part that grows most with a user's settings.
     sizes: Callable[[Tree], list[Size]]
@@ -71,7 +72,7 @@ class Learner(NamedTuple):
 
 
 def init_params(model: Model, key: Array) -> Params:
-    """Fresh parameters: those of every set of utilities by name, and "mixer"."""
+    """Fresh parameters: those of every set of utilities by name, "mixer", and maybe "context"."""
     utility_key, mixer_key, other_key = jax.random.split(key, 3)
     spec = model.utility.spec
     a, u = spec.n_agents, spec.n_actions
@@ -80,12 +81,16 @@ def init_params(model: Model, key: Array) -> Params:
         jnp.zeros(a, int),
         jnp.ones((a, u), bool),
         jnp.zeros(spec.state_size),
+        model.utility.blank_context(),
     )
     acting, *others = model.utility_sets
     params = {
         acting: model.utility.init(utility_key),
         "mixer": model.mixer.init(mixer_key, step),
     }
+    if model.context is not None:
+        context_key = jax.random.fold_in(key, 1)  # not split: all else draws the same numbers
+        params["context"] = model.context.init(context_key, step.state, key, greedy=True)
     # A single further set takes the key as it is.
     keys = jax.random.split(other_key, len(others)) if len(others) > 1 else [other_key]
     return params | {name: model.utility.init(k) for name, k in zip(others, keys, strict=False)}

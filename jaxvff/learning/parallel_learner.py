@@ -118,7 +118,10 @@ class ParallelLearner(NamedTuple):
     def sizes(self, state: State) -> list[Size]:
         """The segments of an iteration, in order and shuffled, and all that is trained."""
         parts = self.parts
-        segment = jax.eval_shape(lambda: blank_segment(parts.model.utility.spec, parts.n_slots))
+        utility = parts.model.utility
+        segment = jax.eval_shape(
+            lambda: blank_segment(utility.spec, parts.n_slots, utility.context_size)
+        )
         shape = f"n_envs={parts.n_envs} segments of segment_length={parts.n_slots} slots, twice"
         note = "parameters, target network, optimiser, what the method remembers of an iteration"
         sizes = [

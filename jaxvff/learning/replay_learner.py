@@ -78,7 +78,7 @@ class ReplayLearner(NamedTuple):
         # fold_in, not split: with and without a bonus or memory, all else draws the same numbers.
         bonus_key, memory_key = (jax.random.fold_in(key, i) for i in (1, 2))
         memory = self.parts.memory.init(memory_key, spec, options.buffer_size, n_slots)
-        blank = blank_segment(spec, n_slots)
+        blank = blank_segment(spec, n_slots, model.utility.context_size)
         _, rows = self.parts.memory.add(memory, jax.tree.map(lambda x: x[None], blank))
         item = Stored(self.parts.codec.pack(blank), jax.tree.map(lambda x: x[0], rows))
         return State(

@@ -25,6 +25,9 @@ class Model(NamedTuple):
     n_step: int
     # Names of the sets of utility parameters: "utility" acts; a method may have others beside it.
     utility_sets: tuple[str, ...] = ("utility",)
+    # What the team draws for an episode, a networks.contexts.Context with parameters "context";
+    # None: nothing
+    context: nn.Module | None = None
 
 
 class LossInput(NamedTuple):

@@ -36,7 +36,13 @@ def unremembered(segment: Segment) -> Segment:
     return segment._replace(before=before._replace(carry=jnp.zeros_like(before.carry)))
 
 
-def joint_steps(values: UtilityValues, action: Array, avail: Array, state: Array) -> JointStep:
+def joint_steps(
+    values: UtilityValues,
+    action: Array,
+    avail: Array,
+    state: Array,
+    context: Array | None = None,
+) -> JointStep:
     """What a mixer sees of joint actions.
 
     Args:
@@ -44,6 +50,7 @@ def joint_steps(values: UtilityValues, action: Array, avail: Array, state: Array
       action: `[T, A]` int.
       avail: `[T, A, U]` bool.
       state: `[T, S]`.
+      context: `[T, C]`; None of a method that draws nothing.
 
     Returns:
       A JointStep whose fields have a leading [T].
@@ -54,6 +61,7 @@ def joint_steps(values: UtilityValues, action: Array, avail: Array, state: Array
         action=jax.nn.one_hot(action, values.q.shape[-1], dtype=values.q.dtype),
         features=values.features,
         state=state,
+        context=context,
     )
 
 
@@ -84,7 +92,7 @@ def mix(
     Returns:
       `[T]`; `[T, A]` of a mixer that keeps agents apart.
     """
-    steps = joint_steps(values, action, segment.avail, segment.state)
+    steps = joint_steps(values, action, segment.avail, segment.state, segment.context)
     return jax.vmap(lambda step: cast(Array, apply_mixer(model, params, step, head=head)))(steps)
 
 

@@ -20,6 +20,9 @@ class Method(NamedTuple):
     fixed: Mapping[str, object] = MappingProxyType({})  # fields that make the method what it is
     other_utilities: tuple[str, ...] = ()  # further sets of utility parameters, which do not act
     head: str = "jaxvff.networks.heads:attached"  # of the utility networks
+    # What the team draws for an episode, a networks.contexts.Context; None: nothing. Its options
+    # are set like those of the mixer.
+    context: str | None = None
     # SearchOptions -> what the method remembers of every segment in replay
     memory: str = "jaxvff.losses.contract:no_memory"
     # (Model, loss, params, share of the steps) -> a Revise: what the team does instead of what its
@@ -54,6 +57,18 @@ METHODS: dict[str, Method] = {
         other_utilities=("central", "residual"),
     ),
     "qfix": Method("jaxvff.mixers.qfix:Qfix"),
+    "maven": Method(
+        "jaxvff.mixers.maven:Maven",
+        "jaxvff.losses.maven:MavenLoss",
+        head="jaxvff.networks.heads:by_latent",
+        context="jaxvff.networks.contexts:LatentPolicy",
+    ),
+    "uneven": Method(
+        "jaxvff.mixers.vdn:Vdn",
+        "jaxvff.losses.uneven:UnevenLoss",
+        head="jaxvff.networks.heads:successor",
+        context="jaxvff.networks.contexts:RelatedTasks",
+    ),
     "ordered_nmqmix": Method(
         f"{_JOINT}:QmixWithJoint",
         f"{_ORDERED}.losses:OrderedNmqmix",

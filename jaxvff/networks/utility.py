@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxvff.core.scan import scan
 from jaxvff.core.types import Array, EnvSpec, Params, Segment
 from jaxvff.networks.dense import dense, uniform
-from jaxvff.networks.heads import Head, attached
+from jaxvff.networks.heads import Given, Head, attached
 
 
 def normalised(norm: str, x: Array) -> Array:
@@ -29,12 +29,14 @@ class Mlp(nn.Module):
     norm: str = "none"  # a name in networks.options.NORMS
 
     @nn.compact
-    def __call__(self, carry: Array, x: Array) -> tuple[Array, Array, Array]:
-        """`carry[..., H]`, `x[..., I]` -> `(carry, q[..., U], features[..., H])`."""
+    def __call__(
+        self, carry: Array, x: Array, given: Given | None = None
+    ) -> tuple[Array, Array, Array]:
+        """`carry[..., H]`, `x[..., I]` -> `(carry, q[..., U], features)`, see heads.Head."""
         features = nn.relu(normalised(self.norm, dense(self.hidden_dim, x.shape[-1])(x)))
         features = dense(self.hidden_dim, self.hidden_dim)(features)
         features = nn.relu(normalised(self.norm, features))
-        return carry, self.head(x, features, self.n_actions), features
+        return carry, *self.head(x, features, self.n_actions, given)
 
 
 class Gru(nn.Module):
@@ -47,15 +49,17 @@ class Gru(nn.Module):
     norm: str = "none"  # a name in networks.options.NORMS
 
     @nn.compact
-    def __call__(self, carry: Array, x: Array) -> tuple[Array, Array, Array]:
-        """`carry[..., H]`, `x[..., I]` -> `(carry, q[..., U], features[..., H])`."""
+    def __call__(
+        self, carry: Array, x: Array, given: Given | None = None
+    ) -> tuple[Array, Array, Array]:
+        """`carry[..., H]`, `x[..., I]` -> `(carry, q[..., U], features)`, see heads.Head."""
         init = uniform(self.hidden_dim**-0.5)
         seen = nn.relu(normalised(self.norm, dense(self.hidden_dim, x.shape[-1])(x)))
         cell = nn.GRUCell(
             self.hidden_dim, kernel_init=init, recurrent_kernel_init=init, bias_init=init
         )
         carry, _ = cell(carry, seen)
-        return carry, self.head(x, carry, self.n_actions), carry
+        return carry, *self.head(x, carry, self.n_actions, given)
 
 
 class Utility(NamedTuple):
@@ -66,26 +70,41 @@ class Utility(NamedTuple):
     shared: bool  # one set of parameters for all agents
     agent_id: bool  # a one-hot agent id among the inputs
     last_action: bool  # the agent's previous action, one-hot, among the inputs
+    context_size: int = 0  # C, what the method draws for an episode; 0: nothing
 
     def init(self, key: Array) -> Params:
         """Parameters; with `shared=False` every leaf has a leading axis [A]."""
         spec = self.spec
         nothing = jnp.zeros((spec.n_agents, spec.obs_size))
         x = self.inputs(nothing, jnp.zeros(spec.n_agents, int), jnp.array(True))
-        carry = self.initial_carry()
+        carry, given = self.initial_carry(), self._given(self.blank_context())
         if self.shared:
-            return self.net.init(key, carry, x)
-        return jax.vmap(self.net.init)(jax.random.split(key, spec.n_agents), carry, x)
+            return self.net.init(key, carry, x, given)
+        return jax.vmap(self.net.init)(jax.random.split(key, spec.n_agents), carry, x, given)
 
     def initial_carry(self) -> Array:
         """The memory at the start of an episode: zeros `[A, H]`."""
         return jnp.zeros((self.spec.n_agents, self.net.hidden_dim))
 
-    def step(self, params: Params, carry: Array, x: Array) -> tuple[Array, Array, Array]:
-        """One step: `carry[A, H]`, `x[A, I]` -> `(carry, q[A, U], features[A, H])`."""
+    def blank_context(self) -> Array | None:
+        """A context before one is drawn: zeros `[C]`; None of a method that draws nothing."""
+        return jnp.zeros(self.context_size) if self.context_size else None
+
+    def step(
+        self, params: Params, carry: Array, x: Array, context: Array | None
+    ) -> tuple[Array, Array, Array]:
+        """One step: `carry[A, H]`, `x[A, I]`, `context[C]` -> `(carry, q[A, U], features)`."""
+        given = self._given(context)
         if self.shared:
-            return self.net.apply(params, carry, x)  # type: ignore[return-value]
-        return jax.vmap(self.net.apply)(params, carry, x)  # type: ignore[return-value]
+            return self.net.apply(params, carry, x, given)  # type: ignore[return-value]
+        return jax.vmap(self.net.apply)(params, carry, x, given)  # type: ignore[return-value]
+
+    def _given(self, context: Array | None) -> Given | None:
+        """What the heads of all agents are given of a context `[C]`."""
+        if context is None:
+            return None
+        agents = jnp.eye(self.spec.n_agents, dtype=context.dtype)
+        return Given(jnp.tile(context, (self.spec.n_agents, 1)), agents)
 
     def inputs(self, obs: Array, last_action: Array, is_first: Array) -> Array:
         """What the networks see.
@@ -113,7 +132,7 @@ class Utility(NamedTuple):
           segment: T slots.
 
         Returns:
-          `(q[T, A, U], features[T, A, H])`.
+          `(q[T, A, U], features[T, A, H])`; a head may make other features of them.
         """
         previous = jnp.roll(segment.action, 1, axis=0)  # that of slot 0 is used only with `before`
         initial = before = self.initial_carry()
@@ -122,16 +141,19 @@ class Utility(NamedTuple):
             previous = previous.at[0].set(segment.before.last_action)
         xs = jax.vmap(self.inputs)(segment.obs, previous, segment.is_first)
         if not self.net.recurrent:  # slots are computed side by side
-            _, q, features = jax.vmap(self.step, (None, None, 0))(params, initial, xs)
+            step = jax.vmap(self.step, (None, None, 0, 0))
+            _, q, features = step(params, initial, xs, segment.context)
             return q, features
 
         # Backwards, a slot is computed again rather than read back: ten arrays [T, A, H] of memory
         # less per segment, and no slower on a CPU (docs/decisions.md).
         @jax.checkpoint
-        def slot(carry: Array, x: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-            inputs, is_first = x
+        def slot(
+            carry: Array, x: tuple[Array, Array, Array | None]
+        ) -> tuple[Array, tuple[Array, Array]]:
+            inputs, is_first, context = x
             carry = jnp.where(is_first, initial, carry)
-            carry, q, features = self.step(params, carry, inputs)
+            carry, q, features = self.step(params, carry, inputs, context)
             return carry, (q, features)
 
-        return scan(slot, before, (xs, segment.is_first))[1]
+        return scan(slot, before, (xs, segment.is_first, segment.context))[1]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvff.core import actions
-from jaxvff.core.types import Array, Env, EnvParams, Judge, Judged, Metrics, Params, View
+from jaxvff.core.types import Array, Draw, Env, EnvParams, Judge, Judged, Metrics, Params, View
 from jaxvff.losses.contract import Model
 from jaxvff.losses.terms import UtilityValues, apply_mixer, joint_steps
 from jaxvff.networks.utility import Utility
@@ -16,7 +16,31 @@ from jaxvff.playing import rollout
 from jaxvff.playing.rollout import Player
 
 
-def greedy_player(env: Env, utility: Utility, params: Params, env_params: EnvParams) -> Player:
+def drawing(model: Model, params: Params, *, greedy: bool) -> Draw | None:
+    """What a team draws at the start of an episode; None of a method that draws nothing.
+
+    Args:
+      model: networks.
+      params: of a learner that is acting: {"context", ...}.
+      greedy: whether it draws what is best to play with, or what is to be learned from.
+    """
+    context = model.context
+    if context is None:
+        return None
+
+    def draw(state: Array, key: Array) -> Array:
+        return context.apply(params["context"], state, key, greedy=greedy)  # type: ignore[return-value]
+
+    return draw
+
+
+def greedy_player(
+    env: Env,
+    utility: Utility,
+    params: Params,
+    env_params: EnvParams,
+    draw: Draw | None = None,
+) -> Player:
     """Agents that take their best available action.
 
     Args:
@@ -24,8 +48,13 @@ def greedy_player(env: Env, utility: Utility, params: Params, env_params: EnvPar
       utility: their networks.
       params: of the utility networks.
       env_params: what a sweep varies of the environment.
+      draw: from `drawing`.
     """
-    return Player(env, utility, lambda key, q, avail: actions.greedy(q, avail), params, env_params)
+
+    def act(key: Array, q: Array, avail: Array) -> Array:
+        return actions.greedy(q, avail)
+
+    return Player(env, utility, act, params, env_params, draw=draw)
 
 
 def greedy_episodes(player: Player, key: Array, n_episodes: int) -> Metrics:
@@ -55,7 +84,7 @@ def judge(model: Model, params: Params, unit: Array) -> Judge:
 
     Args:
       model: networks.
-      params: {"utility", "mixer"}.
+      params: of a learner that is acting.
       unit: `[]`, what its values are multiplied with to be in env units.
     """
     return partial(_judged, model, params, unit)
@@ -64,12 +93,13 @@ def judge(model: Model, params: Params, unit: Array) -> Judge:
 def _judged(model: Model, params: Params, unit: Array, view: View, joint: Array) -> Judged:
     first = jnp.zeros(model.utility.spec.n_agents, int)
     x = model.utility.inputs(view.obs, first, jnp.array(True))
-    carry = model.utility.initial_carry()
-    _, q, features = model.utility.step(params["utility"], carry, x)
+    carry, draw = model.utility.initial_carry(), drawing(model, params, greedy=True)
+    context = draw and draw(view.state, jax.random.key(0))  # a greedy draw takes no chances
+    _, q, features = model.utility.step(params["utility"], carry, x, context)
     values = UtilityValues(q, features)
 
     def value(action: Array) -> Array:
-        step = joint_steps(values, action, view.avail, view.state)
+        step = joint_steps(values, action, view.avail, view.state, context)
         return apply_mixer(model, params["mixer"], step)
 
     q_tot = jax.vmap(value)(jnp.asarray(joint))

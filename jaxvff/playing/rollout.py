@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxvff.core.scan import scan
 from jaxvff.core.types import (
     Array,
+    Draw,
     Env,
     EnvParams,
     EnvState,
@@ -39,6 +40,7 @@ class Player(NamedTuple):
     params: Params  # of the utility networks
     env_params: EnvParams
     revise: Revise | None = None  # what the team does instead, knowing the state
+    draw: Draw | None = None  # what it draws for an episode; None: nothing
 
 
 class Play(NamedTuple):
@@ -60,7 +62,9 @@ def begin(player: Player, key: Array) -> Play:
         lambda s: player.env.step(key, s, zero, player.env_params)[1], env_state
     )
     results = {name: jnp.zeros(x.shape, x.dtype) for name, x in shapes.results.items()}
-    memory = Memory(player.utility.initial_carry(), zero)
+    # A context is drawn in the first slot, where the state has been observed.
+    utility = player.utility
+    memory = Memory(utility.initial_carry(), zero, utility.blank_context())
     return Play(
         env_state, memory, jnp.array(False), jnp.zeros(()), jnp.array(0, jnp.int32), results
     )
@@ -77,6 +81,7 @@ def decide(
     is_first: Array,
     key: Array,
     revise: ReviseNow | None = None,
+    draw: Callable[[Array], Array] | None = None,
 ) -> Memory:
     """What a team does after an observation.
 
@@ -90,16 +95,21 @@ def decide(
       is_first: `[]` bool, the start of an episode.
       key: PRNG key.
       revise: what the team does instead.
+      draw: key -> the context `[C]` of an episode that begins; None: the method draws nothing.
 
     Returns:
       The memory after it, which holds the actions.
     """
+    # fold_in, not split: with and without what is added here, actions are the same.
+    context = memory.context
+    if draw is not None and context is not None:
+        context = jnp.where(is_first, draw(jax.random.fold_in(key, 2)), context)
     inputs = utility.inputs(obs, memory.last_action, is_first)
-    carry, q, features = utility.step(params, memory.carry, inputs)
+    carry, q, features = utility.step(params, memory.carry, inputs, context)
     action = act(key, q, avail)
     if revise is not None:
         action = revise(jax.random.fold_in(key, 1), action, q, avail, features)
-    return Memory(carry, action.astype(jnp.int32))
+    return Memory(carry, action.astype(jnp.int32), context)
 
 
 def advance(player: Player, play: Play, key: Array) -> tuple[Play, View, Array, Outcome]:
@@ -116,6 +126,7 @@ def advance(player: Player, play: Play, key: Array) -> tuple[Play, View, Array, 
     act_key, step_key = jax.random.split(key)
     view = player.env.observe(play.env_state, player.env_params)
     revise = player.revise and partial(player.revise, view.state)
+    draw = player.draw and partial(player.draw, view.state)
     memory = decide(
         player.utility,
         player.params,
@@ -126,6 +137,7 @@ def advance(player: Player, play: Play, key: Array) -> tuple[Play, View, Array, 
         is_first=play.length == 0,
         key=act_key,
         revise=revise,
+        draw=draw,
     )
     action = memory.last_action
     env_state, outcome = player.env.step(step_key, play.env_state, action, player.env_params)
@@ -198,6 +210,7 @@ def _slots(player: Player, play: Play, key: Array, n_slots: int) -> tuple[Play, 
             terminated=outcome.terminated & mask,
             is_first=play.length == 0,
             mask=mask,
+            context=after.memory.context,
         )
         episodes = Episodes(play.ended, play.return_, play.length, play.results)
         # After a final observation the step was for nothing: begin anew instead. The last slot is

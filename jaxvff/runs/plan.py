@@ -15,6 +15,7 @@ import numpy as np
 from jaxvff.core.errors import UserError
 from jaxvff.core.options import options_of
 from jaxvff.core.types import Array, Env, HostEnv, Tree
+from jaxvff.methods.table import METHODS
 from jaxvff.runs import inputs
 from jaxvff.settings import build
 from jaxvff.settings.config import OUTPUTS, Config
@@ -144,6 +145,13 @@ def _check_env(asked: Config, env: Env | HostEnv) -> None:
         raise UserError(
             f"act_search={asked.act_search} needs games on the device; {asked.env['kind']} runs on "
             "the host and takes act_search=0"
+        )
+    name = asked.method["name"]
+    if METHODS[name].context and isinstance(env, HostEnv):
+        able = ", ".join(n for n, method in METHODS.items() if not method.context)
+        raise UserError(
+            f"method={name} draws something for every episode, which needs games on the device; "
+            f"{asked.env['kind']} runs on the host and takes {able}"
         )
     longest = env.spec.episode_limit + 1
     if longest == 2 and asked.segment_length != 2:

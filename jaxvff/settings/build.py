@@ -12,7 +12,7 @@ import flax.linen as nn
 from jaxvff.core import options
 from jaxvff.core.errors import check_name
 from jaxvff.core.registry import load
-from jaxvff.core.segments import cleaned, plain_codec
+from jaxvff.core.segments import cleaned, plain_codec, with_context
 from jaxvff.core.types import Env, EnvSpec, HostEnv, Params, Revise
 from jaxvff.envs import ENVS
 from jaxvff.learning.learner import Learner, Parts
@@ -67,7 +67,7 @@ def as_typed(asked: Config, overrides: Iterable[Override]) -> Config:
 def idle(asked: Config) -> dict[str, str]:
     """The keys of an environment and a method that nothing reads, each with the reason."""
     out = options.idle(ENVS[asked.env["kind"]].options, asked.env, "env.")
-    for kind in _classes(asked.method):
+    for kind in method_classes(asked.method["name"]):
         out |= options.idle(kind, asked.method, "method.")
     return out
 
@@ -82,7 +82,7 @@ def check_method(asked: Mapping[str, Any]) -> None:
       UserError: an unknown method or option, or a value out of its range.
     """
     check_name(asked.get("name"), METHODS, "method")
-    known = {o.name: o for kind in _classes(asked) for o in options.options_of(kind)}
+    known = {o.name: o for kind in method_classes(asked["name"]) for o in options.options_of(kind)}
     given = {k: v for k, v in asked.items() if k != "name"}
     options.check_keys(given, known, "method.", str(asked["name"]))
     for key, value in given.items():
@@ -97,12 +97,26 @@ def mixer(asked: Mapping[str, Any], spec: EnvSpec, hidden_dim: int) -> nn.Module
       spec: of the environment.
       hidden_dim: H, of the utility networks.
     """
-    return _with_options(_classes(asked)[0], asked, spec=spec, hidden_dim=hidden_dim)
+    made = context(asked, spec)
+    size = made.size if made is not None else 0
+    parts = {"spec": spec, "hidden_dim": hidden_dim, "context_size": size}
+    return _with_options(load(METHODS[asked["name"]].mixer), asked, **parts)
+
+
+def context(asked: Mapping[str, Any], spec: EnvSpec) -> Any:
+    """What the team draws for an episode, a networks.contexts.Context; None: nothing.
+
+    Args:
+      asked: `Config.method`.
+      spec: of the environment.
+    """
+    reference = METHODS[asked["name"]].context
+    return None if reference is None else _with_options(load(reference), asked, spec=spec)
 
 
 def loss(asked: Mapping[str, Any]) -> Loss:
     """The loss of a method, with its options."""
-    return _with_options(_classes(asked)[1], asked)
+    return _with_options(load(METHODS[asked["name"]].loss), asked)
 
 
 def model(config: Config, env: Env | HostEnv) -> Model:
@@ -111,23 +125,35 @@ def model(config: Config, env: Env | HostEnv) -> Model:
     net = UTILITIES[config.utility](
         env.spec.n_actions, config.hidden_dim, load(method.head), config.norm
     )
+    made = context(config.method, env.spec)
     return Model(
-        utility=Utility(net, env.spec, config.shared, config.agent_id, config.last_action),
+        utility=Utility(
+            net,
+            env.spec,
+            config.shared,
+            config.agent_id,
+            config.last_action,
+            context_size=made.size if made is not None else 0,
+        ),
         mixer=mixer(config.method, env.spec, config.hidden_dim),
         bootstrap=BOOTSTRAPS[config.target],
         returns=RETURNS[config.returns],
         n_step=config.n_step,
         utility_sets=("utility", *method.other_utilities),
+        context=made,
     )
 
 
 def parts(config: Config, env: Env | HostEnv) -> Parts:
     """What a config's learner is made of."""
+    codec = env.codec or plain_codec(env.spec)  # the latter keeps a context as it is
+    if env.codec and METHODS[config.method["name"]].context:
+        codec = with_context(codec)
     return Parts(
         model=model(config, env),
         loss=loss(config.method),
         memory=load(METHODS[config.method["name"]].memory)(config),
-        codec=cleaned(env.codec or plain_codec(env.spec)),
+        codec=cleaned(codec),
         n_envs=config.n_envs,
         n_slots=config.segment_length,
     )
@@ -151,14 +177,15 @@ def acting_on_search(config: Config, model: Model) -> Callable[[Params], Revise]
     return partial(revise, model, loss(config.method), share=config.act_search)
 
 
-def _classes(asked: Mapping[str, Any]) -> tuple[type, type]:
-    """The mixer and the loss of a method."""
-    method = METHODS[asked["name"]]
-    return load(method.mixer), load(method.loss)
+def method_classes(name: str) -> list[type]:
+    """What has the options of a method: its mixer and its loss, and its context if it has one."""
+    method = METHODS[name]
+    references = (method.mixer, method.loss, method.context)
+    return [load(reference) for reference in references if reference is not None]
 
 
 def _with_options(kind: type, asked: Mapping[str, Any], **context: object) -> Any:
-    """An instance of a mixer or loss: a user's options, what is fixed, and what it has to know."""
+    """An instance of a part of a method: a user's options, what is fixed, what it has to know."""
     fields = {f.name for f in dataclasses.fields(kind)}
     given = {k: v for k, v in asked.items() if k != "name"}
     values = {**context, **METHODS[asked["name"]].fixed, **given}

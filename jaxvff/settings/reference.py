@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from jaxvff.core.options import described, options_of
-from jaxvff.core.registry import load
 from jaxvff.envs import ENVS
 from jaxvff.methods.table import METHODS
+from jaxvff.settings import build
 from jaxvff.settings.config import COMPONENTS
 
 HEAD = """\
@@ -84,9 +84,8 @@ def _component(component: type) -> str:
 def _methods() -> Iterator[str]:
     """A section for each set of methods that take the same options."""
     sections: dict[str, list[str]] = {}
-    for name, method in METHODS.items():
-        classes = (load(method.mixer), load(method.loss))
-        rows = [row for kind in classes for row in described(kind)]
+    for name in METHODS:
+        rows = [row for kind in build.method_classes(name) for row in described(kind)]
         table = _table(rows, "method.") if rows else "No options.\n"
         sections.setdefault(table, []).append(name)
     for table, names in sections.items():

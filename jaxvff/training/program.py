@@ -137,6 +137,7 @@ class DeviceLane(NamedTuple):
             params=params["utility"],
             env_params=lane.env_params,
             revise=self.revise(params) if self.revise else None,
+            draw=evaluate.drawing(self.learner.model, params, greedy=False),
         )
         key, *split = jax.random.split(state.key, self.config.n_envs + 1)
         keys, plays, n_slots = jnp.stack(split), state.plays, self.config.segment_length
@@ -173,15 +174,17 @@ class DeviceLane(NamedTuple):
             keys = jax.random.split(_test_key(key), n_played)
             return jax.vmap(lambda k: rollout.recorded(player, k))(keys[:n_episodes])
 
-        acting = {"utility": self.learner.acting(carry.state.learner)["utility"]}
+        params = self.learner.acting(carry.state.learner)
+        acting = {name: params[name] for name in ("utility", "context") if name in params}
         everything = (acting, carry.state.key, lane.env_params)
         chosen = jax.tree.map(lambda x: x[np.array(which)], everything)
         states, _, ends = jax.device_get(jax.jit(jax.vmap(play))(*chosen))
         return Recording(states, ends.return_, ends.length, ends.results)
 
     def _greedy(self, params: Params, env_params: EnvParams) -> Player:
-        utility = self.learner.model.utility
-        return evaluate.greedy_player(self.env, utility, params["utility"], env_params)
+        model = self.learner.model
+        draw = evaluate.drawing(model, params, greedy=True)
+        return evaluate.greedy_player(self.env, model.utility, params["utility"], env_params, draw)
 
 
 def device_program(
