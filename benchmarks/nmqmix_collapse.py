@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import itertools
 import json
 import shlex
 from collections.abc import Callable, Sequence
@@ -43,8 +42,9 @@ from jaxvff.core.actions import any_available, greedy
 from jaxvff.core.files import write_json
 from jaxvff.core.types import Array, Env, EnvParams, Params, Revise, Segment
 from jaxvff.learning.learner import Learner
+from jaxvff.losses import igm
 from jaxvff.losses.contract import Model
-from jaxvff.losses.terms import UtilityValues, apply_mixer, joint_steps
+from jaxvff.losses.terms import UtilityValues
 from jaxvff.playing import evaluate, rollout
 from jaxvff.playing.explore import epsilon_greedy
 from jaxvff.playing.rollout import Act, Player
@@ -100,47 +100,6 @@ class InSlot(NamedTuple):
     regret: Array  # [] (largest - greedy) / (largest - smallest) Q_tot; NaN where all are equal
 
 
-def joint_values(
-    model: Model, params: Params, values: UtilityValues, *, avail: Array, state: Array
-) -> Array:
-    """Q_tot of every joint action in one state, `[U^A]`, in the order of `joint_actions`.
-
-    Args:
-      model: networks.
-      params: {"utility", "mixer"}.
-      values: what the utility networks make of the state, leaves `[A, ...]`.
-      avail: `[A, U]` bool.
-      state: `[S]`.
-    """
-
-    def value(action: Array) -> Array:
-        step = joint_steps(values, action, avail, state)
-        return apply_mixer(model, params["mixer"], step)
-
-    return jax.vmap(value)(joint_actions(*values.q.shape))
-
-
-def joint_actions(n_agents: int, n_actions: int) -> Array:
-    """All joint actions `[U^A, A]`."""
-    return jnp.array(list(itertools.product(range(n_actions), repeat=n_agents)))
-
-
-def best_joint(values: Array, avail: Array) -> tuple[Array, Array, Array]:
-    """The available joint action of largest value.
-
-    Args:
-      values: `[U^A]`, from joint_values.
-      avail: `[A, U]` bool.
-
-    Returns:
-      `(its number in [0, U^A), the largest value, the smallest value)`, of the available ones.
-    """
-    n_agents, n_actions = avail.shape
-    allowed = avail[jnp.arange(n_agents), joint_actions(n_agents, n_actions)].all(-1)
-    above = jnp.where(allowed, values, -jnp.inf)
-    return jnp.argmax(above), jnp.max(above), jnp.min(jnp.where(allowed, values, jnp.inf))
-
-
 def rank_correlation(x: Array, y: Array, counts: Array) -> Array:
     """Spearman's rank correlation of `x[U]` and `y[U]` where `counts[U]`; ties share their rank.
 
@@ -166,12 +125,13 @@ def in_slot(model: Model, params: Params, values: UtilityValues, view: Segment) 
       view: the state as a slot of a segment, fields without the [T].
     """
     n_agents, n_actions = view.avail.shape
-    step = joint_steps(values, view.action, view.avail, view.state)
-    slope = jax.grad(lambda q: apply_mixer(model, params["mixer"], step._replace(q_taken=q)))
+    seen = {"avail": view.avail, "state": view.state}
+    slope = igm.slopes(model, params, values, action=view.action, **seen)
 
     # The greedy joint action among all of them.
-    q_tot = joint_values(model, params, values, avail=view.avail, state=view.state)
-    _, largest, smallest = best_joint(q_tot, view.avail)
+    value = igm.joint_value(model, params, values, **seen)
+    q_tot = jax.vmap(value)(jnp.asarray(igm.joint_actions(*values.q.shape)))
+    _, (largest, smallest) = igm.best_joint(q_tot, view.avail)
     chosen = greedy(values.q, view.avail)
     stride = n_actions ** jnp.arange(n_agents)[::-1]  # of each agent's action in the table
     mine = jnp.sum(chosen * stride)
@@ -179,7 +139,7 @@ def in_slot(model: Model, params: Params, values: UtilityValues, view: Segment) 
     # What Q_tot makes of one agent's actions while the others stay greedy.
     others = mine + (jnp.arange(n_actions) - chosen[:, None]) * stride[:, None]
     return InSlot(
-        slope=slope(step.q_taken),
+        slope=slope,
         correlation=jax.vmap(rank_correlation)(values.q, q_tot[others], view.avail),
         has_choice=jnp.sum(view.avail, axis=-1) > 1,
         is_best=q_tot[mine] >= largest,
@@ -243,8 +203,10 @@ def largest_joint(model: Model, params: Params) -> Revise:
     def revise(
         state: Array, key: Array, action: Array, q: Array, avail: Array, features: Array
     ) -> Array:
-        values = joint_values(model, params, UtilityValues(q, features), avail=avail, state=state)
-        return joint_actions(*q.shape)[best_joint(values, avail)[0]]
+        known = UtilityValues(q, features)
+        value = igm.joint_value(model, params, known, avail=avail, state=state)
+        joint = jnp.asarray(igm.joint_actions(*q.shape))
+        return joint[igm.best_joint(jax.vmap(value)(joint), avail)[0]]
 
     return revise
 

@@ -6,6 +6,7 @@ import textwrap
 
 from jaxvff.core.options import Option, options_of
 from jaxvff.settings.config import COMPONENTS, config_names
+from jaxvff.settings.diagnosis import DiagnosisOptions
 
 WIDTH = 100
 
@@ -16,6 +17,7 @@ usage: jaxvff <command> [key=value ...]
 
   train                  train a method for many seeds at once, show what it learned
   evaluate run=<folder>  greedy evaluation of a trained run, from its checkpoint
+  diagnose run=<folder>  is the greedy joint action the best one, by the run's own joint value?
   reproduce table1       the paper's Table 1: eight methods, two games, 256 seeds
   reproduce smax         the paper's comparison on SMAX's versions of its three maps
   stability game=a       zero-loss points, spectra, flows, escapes, the paper's theorems
@@ -51,6 +53,20 @@ A run that names code (env.entry=, env.python=) is refused without trust=true: d
 
 render=true also writes greedy_*.gif there, the first greedy episodes of a seed (default: the first)
 of each sweep value, and says how they ended. SMAX, MPE, overcooked and football can be drawn.
+"""
+
+DIAGNOSE = """\
+usage: jaxvff diagnose run=<run folder> [key=value ...] [trust=true]
+
+Asks of every seed, from the newest checkpoint: does the greedy joint action (each agent's largest
+utility) maximise the joint value that the method has learned? In which share of states, with which
+regret, and which agent orders its actions wrongly? A table, and diagnosis.json and diagnosis.png
+in the run folder. For games on the device.
+
+{keys}
+The joint value is Q_tot; of qtran Q_jt, of ordered_joint the value that it searches; ordered_nmqmix
+and weighted QMIX have two, a row for each. iql has none, and is refused. Without trust=true, so is
+a run that names code (docs/runs.md).
 """
 
 REPRODUCE = """\
@@ -116,6 +132,7 @@ Needs libtpu (the extra tpu). Keys as for train.
 TEXTS = {
     "train": TRAIN,
     "evaluate": EVALUATE,
+    "diagnose": DIAGNOSE,
     "reproduce": REPRODUCE,
     "stability": STABILITY,
     "bench": BENCH,
@@ -125,7 +142,24 @@ TEXTS = {
 
 def of(command: str) -> str:
     """The help of a command, or that of the command line as a whole."""
-    return TEXTS.get(command, GENERAL).replace("{keys}", keys() if command == "train" else "")
+    text = TEXTS.get(command, GENERAL)
+    listed = {"train": keys, "diagnose": diagnosis_keys}.get(command)
+    return text.replace("{keys}", listed()) if listed else text
+
+
+def diagnosis_keys() -> str:
+    """The keys of `diagnose`, a paragraph each, with defaults and what they mean."""
+    rows = [
+        (f"{o.name}={o.default}", "; ".join([o.about.help, "|".join(o.about.names)]).rstrip("; "))
+        for o in options_of(DiagnosisOptions)
+    ]
+    indent = 2 + max(len(key) for key, _ in rows) + 2
+    return "\n".join(
+        textwrap.fill(
+            f"{key:<{indent - 2}}{text}", WIDTH, initial_indent="  ", subsequent_indent=" " * indent
+        )
+        for key, text in rows
+    )
 
 
 def keys() -> str:

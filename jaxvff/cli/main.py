@@ -20,6 +20,7 @@ COMMANDS: Registry[Callable[[list[str]], int]] = Registry(
     {
         "train": "jaxvff.cli.train:run",
         "evaluate": "jaxvff.cli.evaluate:run",
+        "diagnose": "jaxvff.cli.diagnose:run",
         "reproduce": "jaxvff.cli.reproduce:run",
         "stability": "jaxvff.cli.stability:run",
         "bench": "jaxvff.cli.bench:run",

@@ -65,8 +65,10 @@ def joint_steps(
     )
 
 
-def apply_mixer(model: Model, params: Params, *args: Tree, head: Callable | None = None) -> Tree:
-    """The mixer of one step, or another method of its (an unbound one) as `head`."""
+def apply_mixer(
+    model: Model, params: Params, *args: Tree, head: Callable | str | None = None
+) -> Tree:
+    """The mixer of one step, or another method of its as `head`, unbound or by name."""
     return model.mixer.apply(params, *args, method=head)
 
 

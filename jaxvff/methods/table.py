@@ -7,6 +7,15 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 
+class JointValue(NamedTuple):
+    """A joint value of a method, which its greedy joint action should maximise."""
+
+    name: str
+    head: str | None = None  # the mixer's method of one step; None: its __call__
+    utilities: str = "utility"  # the set of utility parameters that it takes in
+    of_acting: bool = True  # it is a function of the utilities that act: ∂Q/∂Q_i says something
+
+
 class Method(NamedTuple):
     """A mixer with its loss, and what else a method needs.
 
@@ -28,6 +37,9 @@ class Method(NamedTuple):
     # (Model, loss, params, share of the steps) -> a Revise: what the team does instead of what its
     # agents picked, for a method whose joint value can be searched; None: it cannot
     act_on_search: str | None = None
+    # What `diagnose` holds the greedy joint action against, the one that acts first; none: no agent
+    # knows a value of the team
+    joint_values: tuple[JointValue, ...] = (JointValue("Q_tot"),)
 
 
 _JOINT = "jaxvff.mixers.joint"
@@ -35,26 +47,42 @@ _ORDERED = "jaxvff.losses.ordered"
 _ELITES, _SEARCH = f"{_ORDERED}.elites:memory", f"{_ORDERED}.behaviour:act_on_search"
 _QMIX, _WQMIX = "jaxvff.mixers.qmix:Qmix", "jaxvff.mixers.wqmix:Wqmix"
 _WQMIX_LOSS = "jaxvff.losses.wqmix:WqmixLoss"
+_WITH_CENTRAL = (
+    JointValue("Q_tot"),
+    JointValue("Q_central", head="central", utilities="central", of_acting=False),
+)
 
 METHODS: dict[str, Method] = {
-    "iql": Method("jaxvff.mixers.iql:Iql", "jaxvff.losses.independent:IndependentTd"),
+    "iql": Method(
+        "jaxvff.mixers.iql:Iql", "jaxvff.losses.independent:IndependentTd", joint_values=()
+    ),
     "vdn": Method("jaxvff.mixers.vdn:Vdn"),
     "qmix": Method(_QMIX),
     "nmqmix": Method("jaxvff.mixers.qmix:NmQmix"),
     "qatten": Method("jaxvff.mixers.qatten:Qatten"),
     "qplex": Method("jaxvff.mixers.qplex:Qplex"),
-    "qtran": Method("jaxvff.mixers.qtran:Qtran", "jaxvff.losses.qtran:QtranLoss"),
-    "cw_qmix": Method(_WQMIX, _WQMIX_LOSS, {"optimistic": False}, ("central",)),
-    "ow_qmix": Method(_WQMIX, _WQMIX_LOSS, {"optimistic": True}, ("central",)),
+    "qtran": Method(
+        "jaxvff.mixers.qtran:Qtran",
+        "jaxvff.losses.qtran:QtranLoss",
+        joint_values=(JointValue("Q_jt", of_acting=False),),
+    ),
+    "cw_qmix": Method(
+        _WQMIX, _WQMIX_LOSS, {"optimistic": False}, ("central",), joint_values=_WITH_CENTRAL
+    ),
+    "ow_qmix": Method(
+        _WQMIX, _WQMIX_LOSS, {"optimistic": True}, ("central",), joint_values=_WITH_CENTRAL
+    ),
     "pow_qmix": Method(
         "jaxvff.mixers.pow_qmix:PowQmix",
         "jaxvff.losses.pow_qmix:PowQmixLoss",
         other_utilities=("central",),
+        joint_values=_WITH_CENTRAL,
     ),
     "resq": Method(
         "jaxvff.mixers.resq:Resq",
         "jaxvff.losses.resq:ResqLoss",
         other_utilities=("central", "residual"),
+        joint_values=_WITH_CENTRAL,
     ),
     "qfix": Method("jaxvff.mixers.qfix:Qfix"),
     "maven": Method(
@@ -74,6 +102,10 @@ METHODS: dict[str, Method] = {
         f"{_ORDERED}.losses:OrderedNmqmix",
         memory=_ELITES,
         act_on_search=_SEARCH,
+        joint_values=(
+            JointValue("Q_tot"),
+            JointValue("Q_joint", head="joint_value", of_acting=False),
+        ),
     ),
     "ordered_joint": Method(
         f"{_JOINT}:Joint",
@@ -81,5 +113,6 @@ METHODS: dict[str, Method] = {
         head="jaxvff.networks.heads:detached",
         memory=_ELITES,
         act_on_search=_SEARCH,
+        joint_values=(JointValue("Q_joint", of_acting=False),),
     ),
 }

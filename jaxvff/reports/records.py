@@ -28,21 +28,12 @@ Line = dict[str, Any]  # of metrics.jsonl: one report of one sweep value
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
-    """What is reported of every sweep value, whatever its environment."""
+class Titled:
+    """What has the title of a sweep value."""
 
     sweep: dict[str, Any]  # the swept keys with their values
     method: str
     env: dict[str, Any]  # Config.env
-    steps: int  # nominal env steps per seed
-    seed: list[int]
-    timing: dict[str, float]
-    stopped_at: np.ndarray  # [seeds] env steps; -1: the seed did not stop
-    test_return: np.ndarray  # [seeds] greedy return, env units
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON values; what is not finite is null."""
-        return plain(_as_dicts(vars(self)))
 
     @property
     def algorithm(self) -> str:
@@ -68,6 +59,21 @@ class Record:
         """The method, the environment, and the label."""
         name = f"{self.algorithm} on {self.env['kind']}/{self.task}"
         return ", ".join(filter(None, [name, self.label]))
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values; what is not finite is null."""
+        return plain(_as_dicts(vars(self)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record(Titled):
+    """What is reported of every sweep value, whatever its environment."""
+
+    steps: int  # nominal env steps per seed
+    seed: list[int]
+    timing: dict[str, float]
+    stopped_at: np.ndarray  # [seeds] env steps; -1: the seed did not stop
+    test_return: np.ndarray  # [seeds] greedy return, env units
 
 
 class MedianSeed(NamedTuple):
