@@ -340,7 +340,7 @@ COMMANDS: list[Mistake] = [
     ("diagnose run=nowhere", "nowhere is no run folder", "run.yaml"),
     ("diagnose run=nowhere lr=1", "diagnose takes run=<run folder>", "and no more"),
     ("diagnose run=a run=b", "run= is given twice", "keep one"),
-    ("diagnose run=nowhere games=0", "games=0 must be", "[1, 100000]"),
+    ("diagnose run=nowhere games=0", "games=0 is out of range", "[1, 100000]"),
     ("diagnose run=nowhere states=own", "states='own'", "greedy"),
     ("diagnose run=nowhere max_enumerated=many", "max_enumerated='many'", "whole number"),
     ("train resume=nowhere", "is no run folder", "run.yaml"),
