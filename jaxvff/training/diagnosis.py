@@ -22,7 +22,7 @@ from jaxvff.playing import rollout
 from jaxvff.playing.rollout import Act, Player
 from jaxvff.settings.diagnosis import DiagnosisOptions
 from jaxvff.training.lanes import Carry, Lane
-from jaxvff.training.program import Program
+from jaxvff.training.program import Program, compiler
 
 ACTS: dict[str, Act] = {
     "greedy": lambda key, q, avail: greedy(q, avail),
@@ -95,33 +95,53 @@ def diagnose(
     acting = jax.jit(jax.vmap(learner.acting))(carry.state.learner)
     units = np.asarray(jax.jit(jax.vmap(learner.unit))(carry.state.learner))
     seeds = np.asarray(lane.seed)
-    looks = {name: jax.jit(_look(program, values, asked, ACTS[name])) for name in asked.policies}
+    # Apart from the plays, so that what takes long to compile is compiled once for all policies.
+    options = compiler("evaluate")
+    look = jax.jit(partial(_look, learner.model, values, asked), compiler_options=options)
+    plays = {
+        name: jax.jit(partial(_play, program, asked, ACTS[name]), compiler_options=options)
+        for name in asked.policies
+    }
     for k in range(len(seeds)):
         own: Callable = lambda tree, k=k: jax.tree.map(lambda x: x[k], tree)  # noqa: E731
-        key = jax.random.fold_in(jax.random.key(asked.seed), seeds[k])
-        for policy, look in looks.items():
-            found = jax.device_get(look(own(acting), own(lane.env_params), key, units[k]))
+        play_key, look_key = jax.random.split(
+            jax.random.fold_in(jax.random.key(asked.seed), seeds[k])
+        )
+        for policy, play in plays.items():
+            segments = play(own(acting), own(lane.env_params), play_key)
+            found = jax.device_get(look(own(acting), segments, look_key, units[k]))
             for value, states in zip(values, found, strict=True):
-                yield Found(k, policy, value, states, 1 / (len(looks) * len(values)))
+                yield Found(k, policy, value, states, 1 / (len(plays) * len(values)))
+
+
+def _play(
+    program: Program,
+    asked: DiagnosisOptions,
+    act: Act,
+    params: Params,
+    env_params: EnvParams,
+    key: Array,
+) -> Segment:
+    """Segments `[games, T]` of one lane, each from a reset."""
+    env = program.env
+    assert isinstance(env, Env)  # `check` has refused the others
+    player = Player(env, program.learner.model.utility, act, params["utility"], env_params)
+    play = partial(rollout.on_device, player, n_slots=env.spec.episode_limit + 1)
+    return jax.vmap(play)(jax.random.split(key, asked.games))[0]
 
 
 def _look(
-    program: Program, values: Sequence[JointValue], asked: DiagnosisOptions, act: Act
-) -> Callable[[Params, EnvParams, Array, Array], list[States]]:
-    """A function of one lane (parameters, env params, key, unit): its States for each value."""
-    env, model = program.env, program.learner.model
-    assert isinstance(env, Env)  # `check` has refused the others
-
-    def look(params: Params, env_params: EnvParams, key: Array, unit: Array) -> list[States]:
-        player = Player(env, model.utility, act, params["utility"], env_params)
-        n_slots = env.spec.episode_limit + 1
-        play_key, search_key = jax.random.split(key)
-        keys = jax.random.split(play_key, asked.games)
-        segments, _ = jax.vmap(partial(rollout.on_device, player, n_slots=n_slots))(keys)
-        search = partial(_of_value, model, params, segments, asked=asked, key=search_key, unit=unit)
-        return [search(value) for value in values]
-
-    return look
+    model: Model,
+    values: Sequence[JointValue],
+    asked: DiagnosisOptions,
+    params: Params,
+    segments: Segment,
+    key: Array,
+    unit: Array,
+) -> list[States]:
+    """The States of segments `[games, T]` under each joint value."""
+    search = partial(_of_value, model, params, segments, asked=asked, key=key, unit=unit)
+    return [search(value) for value in values]
 
 
 def _of_value(
