@@ -238,7 +238,7 @@ def test_the_figures_of_a_seed_are_over_the_states_that_count(
 
 
 def test_the_worst_agent_is_the_one_with_most_wrong_pairs_in_the_mean() -> None:
-    assert reports.worst_agent(np.array([[0.1, 0.4, np.nan], [0.1, 0.0, np.nan]])) == "1: 0.20"
+    assert reports.worst_agent(np.array([[0.1, 0.4, np.nan], [0.1, 0.0, np.nan]])) == "1: .20"
     assert reports.worst_agent(np.zeros((2, 3))) == "-"
 
 

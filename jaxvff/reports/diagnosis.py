@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from rich import box
@@ -18,7 +18,6 @@ from jaxvff.core.types import Array
 from jaxvff.reports.machine import machine
 from jaxvff.reports.records import Titled
 from jaxvff.reports.statistics import Aggregate, Rate, interval, wilson
-from jaxvff.reports.tables import score_text
 from jaxvff.runs.execute import Trained
 from jaxvff.runs.plan import Job, SweepValue
 from jaxvff.settings.diagnosis import DiagnosisOptions
@@ -196,8 +195,9 @@ def write(folder: Path, asked: DiagnosisOptions, found: Sequence[Diagnosis]) -> 
     diagnosis_picture.draw(found, folder / PICTURE)
 
 
-HEADINGS = ("play", "Q", "states", "best", "seeds", "regret", "share", "wrong", "worst")
-MORE_HEADINGS = ("settled", "∂Q>0")
+WORDS = ("play", "Q")  # headings of columns of words; the others are of numbers
+HEADINGS = (*WORDS, "states", "best", "95 %", "seeds", "regret", "share", "wrong", "worst")
+HEADINGS += ("Nash", "∂>0")
 
 
 def table(found: Sequence[Diagnosis]) -> Group:
@@ -210,10 +210,10 @@ def table(found: Sequence[Diagnosis]) -> Group:
         n_joint = f"{own[0].n_joint_actions:,}"
         how = f"all {n_joint}" if own[0].enumerated else f"ascents among {n_joint}"
         parts.append(Text(f"\n{title}: {how} joint actions of each state", "bold"))
-        view = Table(box=box.SIMPLE, pad_edge=False)
-        for heading in (*HEADINGS, *MORE_HEADINGS):
-            words = heading in HEADINGS[:2]
-            view.add_column(heading, justify="left" if words else "right", overflow="fold")
+        view = Table(box=box.SIMPLE, padding=0)  # fits 80 columns
+        for heading in HEADINGS:
+            justify: Literal["left", "right"] = "left" if heading in WORDS else "right"
+            view.add_column(heading, justify=justify, overflow="fold", no_wrap=heading in WORDS)
         for each in own:
             view.add_row(*_cells(each))
         parts.append(view)
@@ -223,31 +223,33 @@ def table(found: Sequence[Diagnosis]) -> Group:
 def _cells(each: Diagnosis) -> list[str]:
     """A row of the table."""
     at_most, at_least = ("", "") if each.enumerated else ("≤", "≥")
-    in_seeds = each.best_in_seeds
+    best, in_seeds = each.aggregate["is_best"], each.best_in_seeds
+    between = [_text(bound, ".2f") for bound in (best.low, best.high)]
+    iqm = {name: x.iqm for name, x in each.aggregate.items()}
     return [
         each.states,
         each.value,
         f"{int(np.nansum(each.per_seed['states'])):,}",
-        at_most + score_text(each.aggregate["is_best"]),
+        at_most + _text(best.iqm, ".2f"),
+        "-".join(between) if np.isfinite(best.low) else "-",
         f"{in_seeds.successes}/{in_seeds.n}" if in_seeds else "-",
-        at_least + _number(each.aggregate, "regret", ".3g"),
-        at_least + _number(each.aggregate, "relative_regret", ".3f"),
-        _number(each.aggregate, "wrong_pairs", ".3f"),
+        at_least + _text(iqm["regret"], ".2g"),
+        at_least + _text(iqm["relative_regret"], ".3f"),
+        _text(iqm["wrong_pairs"], ".3f"),
         worst_agent(each.per_seed["wrong_pairs_of_agent"]),
-        _number(each.aggregate, "settled", ".2f"),
-        _number(each.aggregate, "rising", ".2f"),
+        _text(iqm["settled"], ".2f"),
+        _text(iqm.get("rising", np.nan), ".2f"),
     ]
 
 
-def _number(aggregate: Mapping[str, Aggregate], name: str, form: str) -> str:
-    """The IQM of a figure; a dash where there is none."""
-    if name not in aggregate or not np.isfinite(aggregate[name].iqm):
-        return "-"
-    return format(aggregate[name].iqm, form)
+def _text(x: float, form: str) -> str:
+    """A number without a zero before the point; a dash where there is none."""
+    text = format(x, form)
+    return (text[1:] if text.startswith("0.") else text) if np.isfinite(x) else "-"
 
 
 def worst_agent(wrong: np.ndarray) -> str:
-    """`2: 0.31`, the agent with the largest share of wrong pairs in the mean over seeds.
+    """`2: .31`, the agent with the largest share of wrong pairs in the mean over seeds.
 
     Args:
       wrong: `[seeds, A]`, NaN where an agent has no pairs.
@@ -258,7 +260,7 @@ def worst_agent(wrong: np.ndarray) -> str:
     has_pairs = np.isfinite(wrong)
     mean = np.where(has_pairs, wrong, 0).sum(0) / np.maximum(has_pairs.sum(0), 1)
     worst = int(np.argmax(mean))
-    return f"{worst}: {mean[worst]:.2f}" if mean[worst] > 0 else "-"
+    return f"{worst}: {_text(mean[worst], '.2f')}" if mean[worst] > 0 else "-"
 
 
 def _legend(found: Sequence[Diagnosis]) -> str:
@@ -270,8 +272,8 @@ def _legend(found: Sequence[Diagnosis]) -> str:
         "of what Q ranges over in that state",
         "wrong: pairs of an agent's actions that Q, the others staying greedy, orders otherwise "
         "than the agent's utility; worst: the agent with most of them, and its share",
-        "settled: share of states in which no agent alone can improve on the greedy joint action",
-        "∂Q>0: share of ∂Q_tot/∂Q_i > 0 there, where Q is made of the utilities that act",
+        "Nash: share of states in which no agent alone can improve on the greedy joint action",
+        "∂>0: share of ∂Q_tot/∂Q_i > 0 there, where Q is made of the utilities that act",
     ]
     if not all(each.enumerated for each in found):
         lines.append(
