@@ -22,6 +22,7 @@ from jaxvff.losses.terms import UtilityValues
 from jaxvff.methods.table import METHODS
 from jaxvff.mixers import qmix
 from jaxvff.reports import diagnosis as reports
+from jaxvff.reports import diagnosis_picture
 from jaxvff.runs import execute
 from jaxvff.runs import folder as run_folder
 from jaxvff.settings import build
@@ -120,7 +121,7 @@ def test_where_igm_is_built_in_greedy_is_best_for_any_parameters(name: str) -> N
     assert found.is_best.all() and found.settled.all() and found.own_best.all()
     assert (found.regret == 0).all()
     assert (found.spread > 0).any()
-    if name not in ("qplex", "qfix"):  # these hold the greedy joint action alone above the others
+    if name not in ("qplex", "qfix"):  # these order nothing below the greedy joint action
         assert (found.wrong == 0).all() and (found.pairs > 0).any()
 
 
@@ -291,7 +292,7 @@ def test_the_command_says_of_each_seed_what_brute_force_says(trained: Path, caps
     assert "left out: iql has no joint value" in out
     assert "nmqmix on matrix/a: all 9 joint actions" in out
     record = json.loads((trained / reports.FILE).read_text())
-    assert (trained / reports.PICTURE).stat().st_size > 10_000
+    assert (trained / diagnosis_picture.FILE).stat().st_size > 10_000
     assert record["asked"]["games"] == 2
     rows = {(r["method"], r["states"], r["value"]): r for r in record["results"]}
     values = {("nmqmix", "Q_tot"), ("cw_qmix", "Q_tot"), ("cw_qmix", "Q_central"), ("ordered_joint", "Q_joint")}  # fmt: skip

@@ -45,10 +45,13 @@ def run(args: list[str]) -> int:
     found = _found(console, folder, jobs, asked)
     if not found:
         raise UserError(f"{folder} has no checkpoint yet; wait for one or train again")
-    with console.status("writing the picture"):
-        diagnosis.write(folder, asked, found)
+    diagnosis.write(folder, asked, found)
+    with console.status("drawing"):
+        from jaxvff.reports import diagnosis_picture  # matplotlib takes a second to import
+
+        diagnosis_picture.draw(found, folder / diagnosis_picture.FILE)
     console.print(diagnosis.table(found))
-    for name in (diagnosis.FILE, diagnosis.PICTURE):
+    for name in (diagnosis.FILE, diagnosis_picture.FILE):
         _say(console, folder / name)
     return 0
 

@@ -1,4 +1,4 @@
-"""What `diagnose` found: figures of every seed, a table, a picture, and a file with all of it."""
+"""What `diagnose` found: figures of every seed, a table, and a file with all of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from jaxvff.core.files import plain, write_json
+from jaxvff.core.files import write_json
 from jaxvff.core.types import Array
 from jaxvff.reports.machine import machine
 from jaxvff.reports.records import Titled
@@ -23,7 +23,7 @@ from jaxvff.runs.plan import Job, SweepValue
 from jaxvff.settings.diagnosis import DiagnosisOptions
 from jaxvff.training.diagnosis import Found, States, is_enumerated
 
-FILE, PICTURE = "diagnosis.json", "diagnosis.png"
+FILE = "diagnosis.json"
 SHARES = ("is_best", "settled", "wrong_pairs", "rising")  # of the figures of a seed, in [0, 1]
 FIGURES = (*SHARES, "regret", "relative_regret")  # those that are averaged over seeds
 PERCENTILES = (50, 90, 99, 100)  # of the regret over states
@@ -175,15 +175,13 @@ def _stacked(seeds: Sequence[Figures], stopped: np.ndarray) -> Figures:
 
 
 def write(folder: Path, asked: DiagnosisOptions, found: Sequence[Diagnosis]) -> None:
-    """Write diagnosis.json and diagnosis.png.
+    """Write diagnosis.json.
 
     Args:
       folder: of the run.
       asked: what was asked.
-      found: at least one.
+      found: of all sweep values.
     """
-    from jaxvff.reports import diagnosis_picture  # here, not above: matplotlib takes a second
-
     record = {
         "machine": machine(),
         "asked": asdict(asked),
@@ -191,13 +189,13 @@ def write(folder: Path, asked: DiagnosisOptions, found: Sequence[Diagnosis]) -> 
         "losses": LOSSES,
         "results": [each.to_json() for each in found],
     }
-    write_json(folder / FILE, plain(record))
-    diagnosis_picture.draw(found, folder / PICTURE)
+    write_json(folder / FILE, record)
 
 
 WORDS = ("play", "Q")  # headings of columns of words; the others are of numbers
-HEADINGS = (*WORDS, "states", "best", "95 %", "seeds", "regret", "share", "wrong", "worst")
-HEADINGS += ("Nash", "∂>0")
+HEADINGS = (
+    *WORDS, "states", "best", "95 %", "seeds", "regret", "share", "wrong", "worst", "Nash", "∂>0"
+)  # fmt: skip
 
 
 def table(found: Sequence[Diagnosis]) -> Group:

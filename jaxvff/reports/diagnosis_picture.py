@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from jaxvff.reports import plots
 from jaxvff.reports.diagnosis import LOSSES, Diagnosis
 
+FILE = "diagnosis.png"
 MOST = 10  # rows that are drawn: as many as tab10 has colours
 STYLES = {"greedy": "-", "random": "--"}  # states of -> line
 
