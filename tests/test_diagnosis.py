@@ -364,6 +364,25 @@ def test_over_several_steps_ascents_find_at_most_the_regret_that_enumeration_fin
     assert (every[0].order.regret > 0).any()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["maven", "uneven"])
+def test_a_team_that_draws_a_context_is_judged_under_it(method: str, tmp_path: Path) -> None:
+    """Both are monotone in the utilities under a context, so greedy is best in every state."""
+    _, (job,) = run_folder.new_run(
+        ["env=predator_prey", "env.n_agents=2", "env.n_prey=1", "env.size=4", "env.time_limit=5",
+         "segment_length=6", "seeds=1", f"method={method}", "utility=mlp", "hidden_dim=8",
+         f"run_dir={tmp_path / method}"]
+    )  # fmt: skip
+    lane = job.lanes()
+    with execute.open_program(job) as program:
+        found = list(diagnosis.diagnose(program, program.init(lane), lane, ASKED))
+    assert len(found) == 2
+    for each in found:
+        order, counts = each.states.order, each.states.counts
+        assert counts.any() and order.is_best[counts].all()
+        assert (order.pairs[counts].sum() > 0) and (order.wrong[counts] == 0).all()
+
+
 def test_a_run_of_iql_is_refused_before_it_is_looked_for(tmp_path: Path, capsys) -> None:
     folder = tmp_path / "iql"
     run_folder.new_run(["method=iql", *SMALL, f"run_dir={folder}"])

@@ -58,6 +58,7 @@ def joint_value(
     *,
     avail: Array,
     state: Array,
+    context: Array | None = None,
     head: str | None = None,
 ) -> Value:
     """The joint value of one state as a function of the joint action.
@@ -68,11 +69,12 @@ def joint_value(
       values: what the utility networks make of the state, leaves `[A, ...]`.
       avail: `[A, U]` bool.
       state: `[S]`.
+      context: `[C]`; None of a method that draws nothing.
       head: a method of the mixer to use in place of its `__call__`.
     """
 
     def value(action: Array) -> Array:
-        step = joint_steps(values, action, avail, state)
+        step = joint_steps(values, action, avail, state, context)
         return apply_mixer(model, params["mixer"], step, head=head)
 
     return value
@@ -86,12 +88,13 @@ def slopes(
     action: Array,
     avail: Array,
     state: Array,
+    context: Array | None = None,
 ) -> Array:
     """∂Q_tot/∂Q_i `[A]` at the joint action `action[A]`; all else as for `joint_value`.
 
     QPLEX differentiates its dueling form as it learns from it: without the advantages.
     """
-    step = joint_steps(values, action, avail, state)
+    step = joint_steps(values, action, avail, state, context)
     q_tot = lambda q: apply_mixer(model, params["mixer"], step._replace(q_taken=q))  # noqa: E731
     return jax.grad(q_tot)(step.q_taken)
 

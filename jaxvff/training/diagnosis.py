@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from jaxvff.losses.contract import Model
 from jaxvff.losses.igm import Order
 from jaxvff.losses.terms import UtilityValues
 from jaxvff.methods.table import METHODS, JointValue
-from jaxvff.playing import rollout
+from jaxvff.playing import evaluate, rollout
 from jaxvff.playing.rollout import Act, Player
 from jaxvff.settings.diagnosis import DiagnosisOptions
 from jaxvff.training.lanes import Carry, Lane
@@ -125,7 +125,10 @@ def _play(
     """Segments `[games, T]` of one lane, each from a reset."""
     env = program.env
     assert isinstance(env, Env)  # `check` has refused the others
-    player = Player(env, program.learner.model.utility, act, params["utility"], env_params)
+    model = program.learner.model
+    # A context is the one to play with, also in random play: what is asked is how its team orders.
+    draw = evaluate.drawing(model, params, greedy=True)
+    player = Player(env, model.utility, act, params["utility"], env_params, draw=draw)
     play = partial(rollout.on_device, player, n_slots=env.spec.episode_limit + 1)
     return jax.vmap(play)(jax.random.split(key, asked.games))[0]
 
@@ -191,8 +194,9 @@ def _in_slot(
     key: Array,
 ) -> tuple[Order, Array]:
     """What is found in one state; the fields of `view` are without the [T]."""
-    avail, state = view.avail, view.state
-    worth = igm.joint_value(model, params, taken, avail=avail, state=state, head=value.head)
+    avail = view.avail
+    seen: dict[str, Any] = {"avail": avail, "state": view.state, "context": view.context}
+    worth = igm.joint_value(model, params, taken, head=value.head, **seen)
     if is_enumerated(model.utility.spec, asked):
         extremes = igm.enumerated(worth, avail)
     else:
@@ -203,7 +207,7 @@ def _in_slot(
     if not value.of_acting:
         return order, jnp.zeros(len(avail), bool)
     chosen = greedy(acting.q, avail)
-    slope = igm.slopes(model, params, acting, action=chosen, avail=avail, state=state)
+    slope = igm.slopes(model, params, acting, action=chosen, **seen)
     return order, slope > 0
 
 
