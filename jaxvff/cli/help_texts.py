@@ -19,6 +19,7 @@ usage: jaxvff <command> [key=value ...]
   reproduce table1       the paper's Table 1: eight methods, two games, 256 seeds
   reproduce smax         the paper's comparison on SMAX's versions of its three maps
   stability game=a       zero-loss points, spectra, flows, escapes, the paper's theorems
+  plan train shards=8    a run for several workers; then work, status, merge (docs/scale.md)
   bench                  throughput, compile time and memory on this machine
   compile for=tpu-v5e:2x2   what a training program needs of a TPU, without one
 
@@ -113,6 +114,44 @@ iteration takes at least by its arithmetic and by its memory traffic (the chip's
 Needs libtpu (the extra tpu). Keys as for train.
 """
 
+PLAN = """\
+usage: jaxvff plan train shards=<n> [key=value ...]
+       jaxvff plan reproduce <name> shards=<n> [key=value ...]
+
+Writes what `train` or `reproduce` would train here as a plan, cut into n shards, and trains
+nothing. A shard is some of the seeds (or sweep values) of a run. On every machine that sees the
+folder (run_dir=) jaxvff work <folder> trains them; docs/scale.md.
+"""
+
+WORK = """\
+usage: jaxvff work <folder> [wait=false] [retry=true] [trust=true]
+
+Takes the next free shard of a plan until none is left, and goes on with those whose worker is dead.
+Start as many as you like, on any machine that sees the folder; kill them, add more.
+
+  wait=false    end when no shard is free, though others may yet leave theirs
+  retry=true    take shards that failed, too, each once
+  plan=<id>     refuse another plan than this one
+Ctrl-C, SIGTERM and SIGUSR2 (Slurm's warning) save a checkpoint and free the shard.
+"""
+
+STATUS = """\
+usage: jaxvff status <folder>
+
+How many shards of a plan are done, running, waiting, stopped (free, with a checkpoint), stale (the
+worker is dead) or failed, and for those that are not: where, since when, how far, and why.
+"""
+
+MERGE = """\
+usage: jaxvff merge <folder> [checkpoint=true] [trust=true]
+
+Makes of the shards of a plan what one machine would have given: metrics.jsonl, tables, curves and
+JSON, in the folder of the plan. Refuses shards that are missing, damaged, of other versions or of
+another plan, and seeds that are missing or there twice. May be repeated.
+
+  checkpoint=true   also joins the checkpoints: evaluate run= and train resume= take the folder then
+"""
+
 TEXTS = {
     "train": TRAIN,
     "evaluate": EVALUATE,
@@ -120,6 +159,10 @@ TEXTS = {
     "stability": STABILITY,
     "bench": BENCH,
     "compile": COMPILE,
+    "plan": PLAN,
+    "work": WORK,
+    "status": STATUS,
+    "merge": MERGE,
 }
 
 
