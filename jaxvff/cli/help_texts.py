@@ -152,6 +152,24 @@ another plan, and seeds that are missing or there twice. May be repeated.
   checkpoint=true   also joins the checkpoints: evaluate run= and train resume= take the folder then
 """
 
+LAUNCH = """\
+usage: jaxvff launch <folder> on=local [workers=<n>]
+       jaxvff launch <folder> on=slurm time=<minutes> [workers=<n>] [partition=<name>] ...
+       jaxvff launch <folder> on=ray [workers=<n>] [address=auto] [cpus=<n>] [gpus=<n>]
+
+Starts workers for a plan (docs/scale.md). retry=true takes failed shards again; trust=true as for
+work. What they print is in <folder>/logs.
+
+local: a process a GPU, or, without a GPU, workers=1 that share the cores. One that is killed is
+  replaced; Ctrl-C has all of them save a checkpoint and ends.
+slurm: an array of jobs, by submitit (pip install 'jaxvff[slurm]'); this command ends when they are
+  queued. time= is Slurm's limit in minutes; warn= seconds before it (default 120) a job saves a
+  checkpoint and is queued again, at most requeue=100 times.
+  workers=16 partition= account= qos= constraint= cpus= (per job, default 1) gpus= (0) memory= (GB)
+ray: tasks on a Ray cluster, which may grow and shrink (pip install 'jaxvff[ray]'). workers=16 at
+  most at a time, cpus=1 gpus=0 for each; address= of the cluster.
+"""
+
 TEXTS = {
     "train": TRAIN,
     "evaluate": EVALUATE,
@@ -163,6 +181,7 @@ TEXTS = {
     "work": WORK,
     "status": STATUS,
     "merge": MERGE,
+    "launch": LAUNCH,
 }
 
 

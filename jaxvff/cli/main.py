@@ -28,6 +28,7 @@ COMMANDS: Registry[Callable[[list[str]], int]] = Registry(
         "work": "jaxvff.cli.work:run",
         "status": "jaxvff.cli.status:run",
         "merge": "jaxvff.cli.merge:run",
+        "launch": "jaxvff.cli.launch:run",
     }
 )
 
@@ -57,6 +58,10 @@ def main(argv: list[str] | None = None) -> int:
     if command not in COMMANDS:
         return _fail(f"unknown command {command!r}; choose one of {', '.join(COMMANDS)}")
     if bad := [a for a in rest if "=" not in a and not _is_name(command, a, rest)]:
+        if bad[0] in ("-m", "--multirun"):
+            from jaxvff.settings.overrides import NO_LAUNCHERS
+
+            return _fail(f"{bad[0]}: {NO_LAUNCHERS}")
         return _fail(f"{bad[0]!r} is no key=value; see jaxvff {command} --help")
     try:
         return COMMANDS[command](rest)
