@@ -1,4 +1,4 @@
-"""What planning, looking after and merging many shards cost on this machine; no training but one shard.
+"""What planning, looking after and merging many shards cost here; one shard alone is trained.
 
 python -m benchmarks.shards [seeds=4096] [shards=64] [listed=100000]
 

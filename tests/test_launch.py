@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from jaxvff.cli.main import main
 from jaxvff.runs import leases
@@ -239,6 +241,22 @@ def test_a_launch_that_cannot_be_says_why_and_starts_nothing(
     assert list((plan_only / "shards").iterdir()) == []
 
 
+def test_the_manifest_for_kubernetes_starts_workers_in_an_indexed_job(capsys) -> None:
+    """It is parsed, and its command is one of ours; there is no Kubernetes here."""
+    text = (Path(__file__).parent.parent / "docs" / "scale.md").read_text()
+    (found,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    job = yaml.safe_load(found)
+    assert (job["apiVersion"], job["kind"]) == ("batch/v1", "Job")
+    assert job["spec"]["completionMode"] == "Indexed"
+    pod = job["spec"]["template"]["spec"]
+    (container,), (volume,) = pod["containers"], pod["volumes"]
+    program, *args = container["command"]
+    assert program == "jaxvff"
+    assert container["volumeMounts"][0]["name"] == volume["name"]
+    assert args[1].startswith(container["volumeMounts"][0]["mountPath"])
+    assert "/shared/big is no plan" in refused(capsys, *args)  # not: an unknown command or key
+
+
 # Slurm.
 
 needs_slurm = pytest.mark.skipif(bool(slurm_here.missing()), reason=slurm_here.missing())
@@ -288,7 +306,7 @@ def test_before_slurms_limit_a_job_saves_and_is_queued_again(
     tmp_path: Path, slurm: dict[str, str]
 ) -> None:
     folder = planned(tmp_path / "big", 1, "total_steps=2000000000", "checkpoint_interval=0")
-    code, printed = launch_slurm(folder, slurm, "time=2", "warn=60")
+    code, printed = launch_slurm(folder, slurm, "time=4", "warn=150")  # 90 s to begin, 150 to save
     assert code == 0, printed
     shelf = Shelf(folder / "shards")
     wait_until(lambda: shelf.standings(1)[0].attempt, "it did not begin")

@@ -25,6 +25,7 @@ from jaxvff.runs import folder as runs
 from jaxvff.runs.leases import END, LEASE_S, OWNER, Shelf
 from jaxvff.runs.plan import Job
 from jaxvff.runs.work import RESULTS, Worker
+from jaxvff.settings import presets
 from tests.test_run import metrics
 
 TINY = ["method=vdn", "hidden_dim=8", "batch_size=16", "learn_start=16", "buffer_size=64",
@@ -422,6 +423,67 @@ def test_a_disk_that_is_full_ends_the_worker_and_leaves_the_shard_to_others(
     with pytest.raises(OSError, match="No space left"):
         mine.work()
     assert [s.state for s in Shelf(copied / "shards").standings(2)] == ["stopped", "waiting"]
+
+
+# Presets, and games on the host.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", presets.names())
+def test_every_preset_is_planned_with_each_of_its_lanes_once(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "big"
+    assert main(["plan", "reproduce", name, "shards=44", f"run_dir={folder}"]) == 0
+    plan, (command, jobs) = shards.read(folder), runs.old_run(folder)
+    assert command == f"reproduce {name}"
+    lanes = [
+        (shard.job, json.dumps(value.label), seed)
+        for shard in plan.shards
+        for value in shard.of(jobs).values
+        for seed in value.seeds
+    ]
+    assert len(plan.shards) == 44
+    assert len(lanes) == len(set(lanes)) == sum(job.n_lanes for job in jobs)
+
+
+@pytest.mark.slow
+def test_a_preset_in_shards_has_the_rates_of_one_machine(tmp_path: Path) -> None:
+    asked = ["reproduce", "random_games", "sweep.method=[vdn,iql]", "seeds=4", "total_steps=300",
+             "hidden_dim=8", "batch_size=16", "buffer_size=64", "learn_start=16"]  # fmt: skip
+    whole, big = tmp_path / "whole", tmp_path / "big"
+    assert main([*asked, f"run_dir={whole}"]) == 0
+    assert main(["plan", *asked, "shards=5", f"run_dir={big}"]) == 0
+    assert main(["work", str(big)]) == 0
+    assert main(["merge", str(big)]) == 0
+    mine, other = results_of(big), results_of(whole)
+    assert [r["sweep"] for r in mine] == [r["sweep"] for r in other]
+    assert [r["rates"] for r in mine] == [r["rates"] for r in other]
+    assert all(same(a["per_seed"]["max_error"], b["per_seed"]["max_error"])
+               for a, b in zip(mine, other, strict=True))  # fmt: skip
+    names = {p.relative_to(whole) for p in whole.rglob("*") if "checkpoint" not in p.parts}
+    lacking = names - {p.relative_to(big) for p in big.rglob("*")}
+    assert {p.name for p in lacking} <= {locks.NAME}
+
+
+@pytest.mark.slow
+def test_games_on_the_host_are_trained_in_shards(tmp_path: Path, monkeypatch, capsys) -> None:
+    games = str(Path(__file__).parent / "games")
+    monkeypatch.syspath_prepend(games)
+    monkeypatch.setenv("PYTHONPATH", games)
+    folder = tmp_path / "big"
+    asked = ["env=custom", "env.entry=foreign:Countdown", "env.time_limit=8", "method=vdn",
+             "n_envs=2", "segment_length=18", "total_steps=340", "eval_interval=170",
+             "eval_episodes=2", "hidden_dim=8", "buffer_size=16", "batch_size=2", "updates=1",
+             "learn_start=2", "seeds=4"]  # fmt: skip
+    assert main(["plan", "train", *asked, "shards=2", f"run_dir={folder}"]) == 0
+    assert "trust=true" in capsys.readouterr().out
+    for command in ("work", "merge"):
+        assert "names code that would be run here" in refused(capsys, command, str(folder))
+    assert main(["work", str(folder), "trust=true"]) == 0
+    assert main(["merge", str(folder), "trust=true"]) == 0
+    (result,) = results_of(folder)
+    assert result["seed"] == [0, 1, 2, 3]
+    assert all(np.isfinite(result["test_return"]))
+    assert (folder / "curves.png").exists()
 
 
 # What is refused.

@@ -6,15 +6,19 @@ it again; the next sitting goes on with whatever shard is free.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
+import threading
+import time
 from typing import Any
 
 from jaxvff.cli.launch import LOGS, Engine, Order, begin, number
 from jaxvff.core.errors import UserError
 
+LOOK_S = 0.2
 WORKERS, WARN_S, MOST_REQUEUES = 16, 120, 100
 TEXTS = ("partition", "account", "qos", "constraint")  # as sbatch takes them
 KEYS = ("workers", "time", "warn", "requeue", "cpus", "gpus", "memory", *TEXTS)
@@ -37,7 +41,11 @@ class Task:
             )
         job = os.environ.get("SLURM_JOB_ID", "local")
         self._process = begin(self._order, self._order.log(f"slurm_{job}_{index}"), wait=False)
-        code = self._process.wait()
+        waiter = threading.Thread(target=self._process.wait, daemon=True)
+        waiter.start()
+        _wait_for_end(self._process.pid)
+        waiter.join()
+        code = self._process.returncode
         if code < 0:
             raise RuntimeError(f"the worker was ended by {signal.Signals(-code).name}")
         return code
@@ -46,10 +54,25 @@ class Task:
         """Have the worker save and end; what is queued again, None where nothing is left."""
         from submitit.helpers import DelayedSubmission
 
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGUSR2)
-            self._process.wait()
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+                os.kill(self._process.pid, signal.SIGUSR2)
+            _wait_for_end(self._process.pid)
         return DelayedSubmission(Task(self._order), index) if self._order.left() else None
+
+
+def _wait_for_end(process: int) -> None:
+    """Wait until a child is gone, without a lock.
+
+    submitit calls `checkpoint` in a signal handler, above a `__call__` that waits: Popen.wait would
+    wait there for the lock that the same thread holds.
+    """
+    while True:
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(LOOK_S)
 
 
 def start(order: Order) -> int:

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from jaxvff.cli import planned
 from jaxvff.runs import shards, trust
@@ -47,11 +48,16 @@ def _stopping() -> Iterator[Callable[[], bool]]:
     """Whether to stop: Ctrl-C and the like, and SIGUSR2, which Slurm sends before its limit."""
     from jaxvff.runs.execute import interruptible
 
-    warned = threading.Event()
+    warned = False
+
+    def on_warning(number: int, frame: FrameType | None) -> None:
+        nonlocal warned  # no Event, whose lock a second signal could find taken
+        warned = True
+
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGUSR2, lambda number, frame: warned.set())
+        signal.signal(signal.SIGUSR2, on_warning)
     with interruptible() as stopped:
-        yield lambda: stopped() or warned.is_set()
+        yield lambda: stopped() or warned
 
 
 def _tell(line: str) -> None:
