@@ -59,7 +59,7 @@ NAMES_AND_FORMS: list[Mistake] = [
     ("train ~lr=1", "'~lr=1'", "write lr=<value>"),
     ("train env@foo=matrix/a", "env@foo", "write env=<value>"),
     ("train hydra.run.dir=x", "'hydra.run.dir=x' changes nothing", "run_dir="),
-    ("train hydra/launcher=x", "changes nothing", "run_dir="),
+    ("train hydra/launcher=x", "sweep.<key>=[...]", "jaxvff launch"),
     ("train hydra=x", "changes nothing", "run_dir="),
     ("train 'lr=${gamma}'", "'lr=${gamma}' refers to another value", "write the value itself"),
     ("train 'run_dir=${oc.env:HOME}/r'", "refers to another value", "write the value itself"),

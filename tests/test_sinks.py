@@ -15,7 +15,7 @@ import pytest
 from jaxvff.core.errors import UserError
 from jaxvff.runs import execute, sinks
 from jaxvff.runs import folder as runs
-from jaxvff.runs.plan import _signature, plan
+from jaxvff.runs.plan import plan, signature
 from jaxvff.runs.sinks import Destination
 from jaxvff.settings import config
 from tests.test_run import metrics
@@ -288,7 +288,7 @@ def test_sinks_change_neither_fingerprint_nor_program() -> None:
     (bare,), (full,) = plan(TINY), plan([*TINY, "tensorboard=true", "wandb=proj"])
     assert bare.fingerprint() == full.fingerprint()
     assert bare.fingerprint() != plan([*TINY, "n_step=4"])[0].fingerprint()
-    assert _signature(bare.values[0]) == _signature(full.values[0])
+    assert signature(bare.values[0]) == signature(full.values[0])
 
 
 @pytest.mark.parametrize("override", ["sweep.tensorboard=[true,false]", "sweep.wandb=[a,b]"])

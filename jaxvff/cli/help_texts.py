@@ -21,6 +21,7 @@ usage: jaxvff <command> [key=value ...]
   reproduce table1       the paper's Table 1: eight methods, two games, 256 seeds
   reproduce smax         the paper's comparison on SMAX's versions of its three maps
   stability game=a       zero-loss points, spectra, flows, escapes, the paper's theorems
+  plan train shards=8    a run for several workers; then work, status, merge (docs/scale.md)
   bench                  throughput, compile time and memory on this machine
   compile for=tpu-v5e:2x2   what a training program needs of a TPU, without one
 
@@ -129,6 +130,62 @@ iteration takes at least by its arithmetic and by its memory traffic (the chip's
 Needs libtpu (the extra tpu). Keys as for train.
 """
 
+PLAN = """\
+usage: jaxvff plan train shards=<n> [key=value ...]
+       jaxvff plan reproduce <name> shards=<n> [key=value ...]
+
+Writes what `train` or `reproduce` would train here as a plan, cut into n shards, and trains
+nothing. A shard is some of the seeds (or sweep values) of a run. On every machine that sees the
+folder (run_dir=) jaxvff work <folder> trains them; docs/scale.md.
+"""
+
+WORK = """\
+usage: jaxvff work <folder> [wait=false] [retry=true] [trust=true]
+
+Takes the next free shard of a plan until none is left, and goes on with those whose worker is dead.
+Start as many as you like, on any machine that sees the folder; kill them, add more.
+
+  wait=false    end when no shard is free, though others may yet leave theirs
+  retry=true    take shards that failed, too, each once
+  plan=<id>     refuse another plan than this one
+Ctrl-C, SIGTERM and SIGUSR2 (Slurm's warning) save a checkpoint and free the shard.
+"""
+
+STATUS = """\
+usage: jaxvff status <folder>
+
+How many shards of a plan are done, running, waiting, stopped (free, with a checkpoint), stale (the
+worker is dead) or failed, and for those that are not: where, since when, how far, and why.
+"""
+
+MERGE = """\
+usage: jaxvff merge <folder> [checkpoint=true] [trust=true]
+
+Makes of the shards of a plan what one machine would have given: metrics.jsonl, tables, curves and
+JSON, in the folder of the plan. Refuses shards that are missing, damaged, of other versions or of
+another plan, and seeds that are missing or there twice. May be repeated.
+
+  checkpoint=true   also joins the checkpoints: evaluate run= and train resume= take the folder then
+"""
+
+LAUNCH = """\
+usage: jaxvff launch <folder> on=local [workers=<n>]
+       jaxvff launch <folder> on=slurm time=<minutes> [workers=<n>] [partition=<name>] ...
+       jaxvff launch <folder> on=ray [workers=<n>] [address=auto] [cpus=<n>] [gpus=<n>]
+
+Starts workers for a plan (docs/scale.md). retry=true takes failed shards again; trust=true as for
+work. What they print is in <folder>/logs.
+
+local: a process a GPU, or, without a GPU, workers=1 that share the cores. One that is killed is
+  replaced; Ctrl-C has all of them save a checkpoint and ends.
+slurm: an array of jobs, by submitit (pip install 'jaxvff[slurm]'); this command ends when they are
+  queued. time= is Slurm's limit in minutes; warn= seconds before it (default 120) a job saves a
+  checkpoint and is queued again, at most requeue=100 times.
+  workers=16 partition= account= qos= constraint= cpus= (per job, default 1) gpus= (0) memory= (GB)
+ray: tasks on a Ray cluster, which may grow and shrink (pip install 'jaxvff[ray]'). workers=16 at
+  most at a time, cpus=1 gpus=0 for each; address= of the cluster.
+"""
+
 TEXTS = {
     "train": TRAIN,
     "evaluate": EVALUATE,
@@ -137,6 +194,11 @@ TEXTS = {
     "stability": STABILITY,
     "bench": BENCH,
     "compile": COMPILE,
+    "plan": PLAN,
+    "work": WORK,
+    "status": STATUS,
+    "merge": MERGE,
+    "launch": LAUNCH,
 }
 
 

@@ -25,6 +25,11 @@ COMMANDS: Registry[Callable[[list[str]], int]] = Registry(
         "stability": "jaxvff.cli.stability:run",
         "bench": "jaxvff.cli.bench:run",
         "compile": "jaxvff.cli.compile:run",
+        "plan": "jaxvff.cli.plan:run",
+        "work": "jaxvff.cli.work:run",
+        "status": "jaxvff.cli.status:run",
+        "merge": "jaxvff.cli.merge:run",
+        "launch": "jaxvff.cli.launch:run",
     }
 )
 
@@ -54,6 +59,10 @@ def main(argv: list[str] | None = None) -> int:
     if command not in COMMANDS:
         return _fail(f"unknown command {command!r}; choose one of {', '.join(COMMANDS)}")
     if bad := [a for a in rest if "=" not in a and not _is_name(command, a, rest)]:
+        if bad[0] in ("-m", "--multirun"):
+            from jaxvff.settings.overrides import NO_LAUNCHERS
+
+            return _fail(f"{bad[0]}: {NO_LAUNCHERS}")
         return _fail(f"{bad[0]!r} is no key=value; see jaxvff {command} --help")
     try:
         return COMMANDS[command](rest)
@@ -69,10 +78,25 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(f"{error.strerror or error}{name}; {kept}", code=1)
 
 
+# What may stand before the key=value of a command: one of these names, or any text (a folder)
+_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "reproduce": ((),),
+    "stability": (("claims",),),
+    "plan": (("train", "reproduce"), ()),
+    "work": ((),),
+    "status": ((),),
+    "merge": ((),),
+    "launch": ((),),
+}
+
+
 def _is_name(command: str, argument: str, rest: list[str]) -> bool:
     """Whether an argument without = is one: what to reproduce, or `stability claims`."""
-    first = argument == rest[0]
-    return first and (command == "reproduce" or (command, argument) == ("stability", "claims"))
+    places = _NAMES.get(command, ())
+    if (command, rest[0]) == ("plan", "train"):
+        places = places[:1]
+    before = zip(rest, places, strict=False)
+    return any(text == argument and (not names or text in names) for text, names in before)
 
 
 def _fail(message: str, code: int = 2) -> int:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -44,24 +45,43 @@ def train_and_show(folder: Path, jobs: Sequence[Job], *, command: str, resume: b
     complete = len(results) == sum(len(job.values) for job in jobs) and all(
         r.step >= r.value.config.n_iterations * r.value.config.steps_per_iteration for r in results
     )
-
-    from jaxvff.reports import written  # here, not above: matplotlib takes a second to import
-
-    with console.status("writing tables and plots"):
-        found = written.write(folder, results)
-    if complete and command == "reproduce table1":
-        from jaxvff.reports import table1
-
-        console.print(table1.write(folder, found, [r.folder for r in results]))
-    else:
-        from jaxvff.reports import tables
-
-        tables.print_results(console, found)
+    show(console, folder, results, command=command if complete else "")
     if complete:
         console.print(f"results: {folder}", soft_wrap=True, markup=False)
         return 0
     console.print(f"interrupted; continue with: {go_on}", soft_wrap=True, markup=False)
     return 130
+
+
+def show(
+    console: Console,
+    folder: Path,
+    results: Sequence[Result],
+    *,
+    command: str,
+    where: Mapping[str, Any] | None = None,
+) -> None:
+    """Write and show the results of a run.
+
+    Args:
+      console: to show them on.
+      folder: the run folder.
+      results: of the sweep values.
+      command: that made the run, if it is complete: Table 1 has a page of its own.
+      where: the machine that they were trained on; None: this one.
+    """
+    from jaxvff.reports import written  # here, not above: matplotlib takes a second to import
+
+    with console.status("writing tables and plots"):
+        found = written.write(folder, results, where)
+    if command == "reproduce table1":
+        from jaxvff.reports import table1
+
+        console.print(table1.write(folder, found, [r.folder for r in results], where))
+    else:
+        from jaxvff.reports import tables
+
+        tables.print_results(console, found)
 
 
 def _train(console: Console, folder: Path, jobs: Sequence[Job], *, resume: bool) -> list[Result]:

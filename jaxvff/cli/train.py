@@ -47,6 +47,7 @@ def begin(
         with importing(configs[0]):
             from jaxvff.cli.progress import train_and_show
             from jaxvff.runs import folder as runs
+            from jaxvff.runs import shards
 
             if resumed is None:
                 folder, jobs = runs.new_run(*parts, command=command)
@@ -56,5 +57,6 @@ def begin(
                 stack.enter_context(locks.sole_writer(folder))
                 if not trusted:
                     trust.check(folder, configs)
+                shards.check_merged(folder)
                 jobs = runs.resumed_run(folder, command, given)
         return train_and_show(folder, jobs, command=command, resume=resumed is not None)

@@ -5,7 +5,7 @@ It draws with matplotlib, which takes a second to import: import this module whe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,13 +73,19 @@ class Entry(NamedTuple):
         return self.record.to_json() | {"share_by_step": self.shares, "paper": paper}
 
 
-def write(folder: Path, found: Sequence[Record], job_folders: Sequence[Path]) -> Group:
+def write(
+    folder: Path,
+    found: Sequence[Record],
+    job_folders: Sequence[Path],
+    trained_on: Mapping[str, Any] | None = None,
+) -> Group:
     """Write table1.json and table1.png.
 
     Args:
       folder: the run folder.
       found: the records of `reproduce table1`.
       job_folders: for each record, where the metrics file of its job is.
+      trained_on: the machine; None: this one.
 
     Returns:
       What the terminal shows.
@@ -92,7 +98,7 @@ def write(folder: Path, found: Sequence[Record], job_folders: Sequence[Path]) ->
     # Sweep values of one job share its time.
     timings = {f: e.record.timing for f, e in zip(job_folders, entries, strict=True)}.values()
     seconds = {k: round(sum(t[k] for t in timings), 1) for k in ("wall_s", "compile_s")}
-    where = machine()
+    where = trained_on or machine()
     results = [entry.to_json() for entry in entries]
     write_json(folder / JSON_FILE, {"machine": where, **seconds, "results": results})
     plot(entries, folder / PLOT)

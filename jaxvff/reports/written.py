@@ -9,8 +9,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jaxvff.core.files import write_json
 from jaxvff.reports import marl_eval, plots, records
@@ -22,12 +23,15 @@ TABLE_FILE, TABLE_PLOT = "table.json", "table.png"
 RATES_PLOT, CURVES_PLOT = "rates.png", "curves.png"
 
 
-def write(folder: Path, results: Sequence[Result]) -> list[Record]:
+def write(
+    folder: Path, results: Sequence[Result], where: Mapping[str, Any] | None = None
+) -> list[Record]:
     """Write the files of what was trained; nothing without results.
 
     Args:
       folder: the run folder.
       results: from execute, with the metrics files that it wrote.
+      where: the machine that they were trained on; None: this one.
 
     Returns:
       The record of each result.
@@ -36,7 +40,7 @@ def write(folder: Path, results: Sequence[Result]) -> list[Record]:
     if not found:
         return found
     tables = [record.to_json() for record in found]
-    write_json(folder / TABLE_FILE, {"machine": machine(), "results": tables})
+    write_json(folder / TABLE_FILE, {"machine": where or machine(), "results": tables})
 
     # Matrix games.
     games, _ = records.by_kind(found)

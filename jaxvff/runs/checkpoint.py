@@ -132,6 +132,37 @@ def latest(folder: Path) -> Path | None:
     return max(found, key=lambda p: int(p.name), default=None)
 
 
+def adopt(source: Path, folder: Path) -> int | None:
+    """Make the newest checkpoint of another folder one of `folder`, whoever still writes there.
+
+    Its files are linked, or copied where the file system has no links: they never change.
+
+    Returns:
+      Its step; None where there is none.
+    """
+    while (path := latest(source)) is not None:
+        with locks.reading(path / MANIFEST) as kept:
+            partial = _aside(folder, int(path.name), "partial")
+            try:
+                shutil.copytree(path, partial, copy_function=_link_or_copy)
+                partial.rename(folder / path.name)
+                return int(path.name)
+            except (FileNotFoundError, shutil.Error):
+                shutil.rmtree(partial, ignore_errors=True)
+                if kept and path.exists():
+                    raise
+    return None
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        shutil.copy2(source, target)
+
+
 def restore_newest(folder: Path, like: Tree, run: str = "") -> tuple[int, Tree] | None:
     """What `restore` returns of the newest checkpoint, also while newer ones are being written.
 

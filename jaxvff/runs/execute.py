@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -64,8 +64,17 @@ class Watcher:
     tell: Callable[[str], None] = print  # a line, of games on the host that broke
 
 
+Opener = Callable[[Job, Callable[[str], None]], AbstractContextManager[Program]]
+
+
 def execute(
-    folder: Path, jobs: Sequence[Job], *, resume: bool = False, watcher: Watcher | None = None
+    folder: Path,
+    jobs: Sequence[Job],
+    *,
+    resume: bool = False,
+    watcher: Watcher | None = None,
+    run: str | None = None,
+    opener: Opener | None = None,
 ) -> Iterator[list[Result]]:
     """Train the jobs one after the other, and yield the results of each.
 
@@ -77,17 +86,20 @@ def execute(
       jobs: from `plan`.
       resume: continue from the checkpoints in `folder`, where there are any.
       watcher: who watches.
+      run: the name of the run, for sinks; None: that of the folder.
+      opener: where the program of a job comes from; None: `open_program`.
 
     Raises:
       UserError: another process writes there, or a checkpoint is damaged or of another run.
     """
-    watcher = watcher or Watcher()
+    watcher, opener = watcher or Watcher(), opener or open_program
+    name = run or folder.resolve().name
     with locks.sole_writer(folder) as writer:
         guard = Guard(folder, writer)
         for index, job in enumerate(jobs):
             files = job_folder(folder, jobs, index)
-            sitting = _Sitting(files, folder.resolve().name, job, watcher, guard)
-            with open_program(job, watcher.tell) as program:
+            sitting = _Sitting(files, name, job, watcher, guard)
+            with opener(job, watcher.tell) as program:
                 finished = sitting.train(program, resume=resume)
             yield finished  # here, not above: its workers have ended
             if watcher.stop_early():
@@ -216,6 +228,14 @@ def by_value(
         yield value, {k: v[i * seeds : (i + 1) * seeds] for k, v in metrics.items()}
 
 
+def write_config(folder: Path, job: Job) -> None:
+    """Write the config of a job: for a sweep, a document per value, under its label."""
+    labels = [f"# {value.label}\n" if value.label else "" for value in job.values]
+    texts = [config.to_yaml(value.config) for value in job.values]
+    documents = "---\n".join(a + b for a, b in zip(labels, texts, strict=True))
+    write_text(folder / CONFIG_FILE, documents)
+
+
 class _Sitting:
     """A job being trained, from its start or its checkpoint to its end or an interruption."""
 
@@ -312,13 +332,8 @@ class _Sitting:
         return missing
 
     def _make_folder(self) -> None:
-        """The folder with the config: for a sweep, a document per value, under its label."""
         self._folder.mkdir(exist_ok=True)
-        values = self._job.values
-        labels = [f"# {value.label}\n" if value.label else "" for value in values]
-        texts = [config.to_yaml(value.config) for value in values]
-        documents = "---\n".join(a + b for a, b in zip(labels, texts, strict=True))
-        write_text(self._folder / CONFIG_FILE, documents)
+        write_config(self._folder, self._job)
 
     @contextmanager
     def _outputs(self, resume_step: int | None) -> Iterator[list[Sink]]:

@@ -31,12 +31,21 @@ RESUMABLE = ("total_steps", *SINKS)  # the keys that decide no number of a run
 Part = Sequence[str | Override]  # overrides of one part of a run
 
 
-def new_run(*parts: Part, command: str = "train") -> tuple[Path, list[Job]]:
-    """Plan a run, of a part or more, and make its folder, which has all that repeats it."""
+def new_run(
+    *parts: Part, command: str = "train", elsewhere: bool = False
+) -> tuple[Path, list[Job]]:
+    """Plan a run, of a part or more, and make its folder, which has all that repeats it.
+
+    Args:
+      parts: overrides of each part.
+      command: that the run is of.
+      elsewhere: it is trained on other machines, and need not fit into this one.
+    """
     parsed = [parse(part) for part in parts]
     jobs = _planned(parsed)
     first = jobs[0].config
-    _check(jobs)
+    if not elsewhere:
+        _check(jobs)
     folder = new_folder(first.run_dir, first.method["name"])
     inputs.keep(folder / inputs.FOLDER, (v.config.env for job in jobs for v in job.values))
     run_file.write(folder, command, parsed)

@@ -99,6 +99,20 @@ def sole_writer(folder: Path) -> Iterator[Writer]:
             writer.close()
 
 
+def held(folder: Path) -> bool | None:
+    """Whether a process of this machine writes into a run folder; None: nobody can say."""
+    try:
+        fd = os.open(folder / NAME, os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        return False if _lock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB) else None
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[bool]:
     """Keep a file from being removed by `unread`; False: it is no longer there."""

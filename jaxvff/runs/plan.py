@@ -39,6 +39,11 @@ class SweepValue(NamedTuple):
         """The numbers of its seeds."""
         return range(self.config.seed, self.config.seed + self.config.seeds)
 
+    def of_seeds(self, first: int, n: int) -> SweepValue:
+        """The same value with `n` of its seeds, from the one that is number `first` on."""
+        config = dataclasses.replace(self.config, seed=self.config.seed + first, seeds=n)
+        return self._replace(config=config)
+
 
 class Job(NamedTuple):
     """Sweep values that run in one compiled program, each with the same number of seeds."""
@@ -121,7 +126,7 @@ def plan(overrides: Iterable[str | Override], kept: Path | None = None) -> list[
     check_read(given, [build.idle(value.config) for value in values])
     jobs: dict[str, list[SweepValue]] = {}
     for value in values:
-        jobs.setdefault(_signature(value), []).append(value)
+        jobs.setdefault(signature(value), []).append(value)
     return [Job(values) for values in jobs.values()]
 
 
@@ -133,7 +138,7 @@ def _sweep_value(label: dict[str, Any], asked: Config, kept: Path | None) -> Swe
     return value
 
 
-def _signature(value: SweepValue) -> str:
+def signature(value: SweepValue) -> str:
     """Equal for values that one program can run."""
     static = dataclasses.replace(value.config.static(), env={})
     shapes = [(x.shape, str(x.dtype)) for x in jax.tree.leaves(value.env.params)]

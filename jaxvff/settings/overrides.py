@@ -14,6 +14,13 @@ GROUPS = ("env", "method")  # keys whose value names a group of settings (jaxvff
 _KEY = re.compile(r"[\w$-]+(\.[\w$-]+)*")
 _SWEEP = "sweep.lr=[1e-3,1e-4]"
 
+# Hydra starts a process for every value, and its launchers on clusters do the same.
+NO_LAUNCHERS = (
+    "Hydra's launchers start a job for every value, and jaxvff trains all values side by side; "
+    "write sweep.<key>=[...], and for several machines jaxvff plan and jaxvff launch "
+    "(docs/scale.md)"
+)
+
 
 class Override(NamedTuple):
     """One `key=value`, or one `sweep.key=[value, ...]`."""
@@ -146,6 +153,8 @@ def _check_form(text: str, key: str, raw: str | None, swept: bool) -> None:
             f"{text!r} is Hydra's way to add, delete or move a setting, which has no use here; "
             f"write {plain}=<value>"
         )
+    if re.match(r"hydra[./](launcher|sweeper|sweep|mode)\b", key):
+        raise UserError(f"{text!r}: {NO_LAUNCHERS}")
     if re.match(r"hydra\b", key):
         raise UserError(
             f"{text!r} changes nothing: Hydra only composes the settings here; a run's folder is "

@@ -1,0 +1,29 @@
+"""`jaxvff merge <folder>`: of the shards of a plan, the results that one machine would give."""
+
+from __future__ import annotations
+
+from jaxvff.cli import planned
+from jaxvff.runs import locks, trust
+
+KEYS = ("checkpoint", "trust")
+
+
+def run(args: list[str]) -> int:
+    """Merge, and show the results."""
+    folder, own = planned.arguments(args, "merge", KEYS)
+    checkpoints = planned.flag(own, "checkpoint", False)
+    with planned.opened(folder, trust.wish(own.get("trust"))) as found:
+        from rich.console import Console
+
+        from jaxvff.cli.progress import show
+        from jaxvff.runs import merge
+
+        console = Console()
+        with locks.sole_writer(folder):
+            with console.status("merging"):
+                parts = merge.load(folder, found.plan, found.jobs)
+                results = merge.merge(folder, found.jobs, parts, checkpoints=checkpoints)
+            where = merge.machine(parts)
+            show(console, folder, results, command=found.command, where=where)
+    console.print(f"results: {folder}", soft_wrap=True, markup=False)
+    return 0

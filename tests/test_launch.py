@@ -1,0 +1,377 @@
+"""Workers that engines start, real processes: whoever is killed, no seed is lost or there twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from jaxvff.cli.main import main
+from jaxvff.runs import leases
+from jaxvff.runs.leases import OWNER, Shelf
+from jaxvff.runs.work import RESULTS
+from tests import slurm_here
+from tests.test_run import metrics
+
+JAXVFF = [sys.executable, "-m", "jaxvff"]
+# Shards of four lanes: two a device where a worker has both cores, and vmaps of two lanes or more
+# agree bit for bit.
+RUN = ["method=vdn", "hidden_dim=8", "batch_size=16", "learn_start=16", "buffer_size=64",
+       "total_steps=4000", "eval_interval=1000", "checkpoint_interval=500", "seeds=64"]  # fmt: skip
+PATIENCE_S = 540.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """All workers run one program: it is compiled once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXVFF_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("XLA_FLAGS", raising=False)
+        yield
+
+
+def planned(folder: Path, n: int, *changes: str) -> Path:
+    run = {text.partition("=")[0]: text for text in [*RUN, *changes]}.values()
+    args = [*JAXVFF, "plan", "train", *run, f"shards={n}", f"run_dir={folder}"]
+    subprocess.run(args, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """The merged reports of RUN in 16 shards, by one worker that nobody disturbs."""
+    folder = planned(tmp_path_factory.mktemp("undisturbed") / "big", 16)
+    subprocess.run([*JAXVFF, "work", str(folder)], check=True, capture_output=True)
+    return merged(folder)
+
+
+def merged(folder: Path) -> list[dict]:
+    done = subprocess.run([*JAXVFF, "merge", str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return metrics(folder)
+
+
+def seeds_done(folder: Path) -> Counter:
+    """How often each seed is in a shard that counts: by what the shards say of themselves."""
+    counts: Counter = Counter()
+    shelf = Shelf(folder / "shards")
+    n = len(json.loads((folder / "plan.json").read_text())["shards"])
+    for standing in shelf.standings(n):
+        assert standing.state == "done"
+        assert standing.attempt is not None
+        with np.load(standing.attempt / RESULTS) as saved:
+            counts.update(json.loads(str(saved["about"]))["shard"][2])
+    return counts
+
+
+def running(folder: Path) -> list[int]:
+    """The processes that train a shard now."""
+    found = []
+    for path in (folder / "shards").glob(f"*.[0-9]*/{OWNER}"):
+        owner = leases.read(path)
+        if "process" in owner and alive(owner["process"]):
+            found.append(owner["process"])
+    return list(dict.fromkeys(found))
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(true: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_after_20_random_kills_no_seed_is_lost_and_none_is_there_twice(
+    tmp_path: Path, undisturbed: list[dict]
+) -> None:
+    folder, draw = planned(tmp_path / "big", 16), random.Random(0)
+    log = (tmp_path / "launch.txt").open("w")
+    launch = subprocess.Popen(
+        [*JAXVFF, "launch", str(folder), "on=local", "workers=2"], stdout=log, stderr=log
+    )
+    killed = 0
+    try:
+        while killed < 20 and launch.poll() is None:
+            time.sleep(draw.uniform(0.5, 6))
+            if victims := running(folder):
+                os.kill(draw.choice(victims), signal.SIGKILL)
+                killed += 1
+        assert launch.wait(PATIENCE_S) == 0, (tmp_path / "launch.txt").read_text()
+    finally:
+        launch.terminate()
+    print(f"{killed} kills, {len(list((folder / 'shards').glob('*.[0-9]')))} attempts")
+    assert killed == 20
+    assert seeds_done(folder) == dict.fromkeys(range(64), 1)
+    assert merged(folder) == undisturbed
+
+
+@pytest.mark.slow
+def test_ctrl_c_has_local_workers_save_and_launch_goes_on(
+    tmp_path: Path, undisturbed: list[dict]
+) -> None:
+    folder = planned(tmp_path / "big", 16)
+    command = [*JAXVFF, "launch", str(folder), "on=local", "workers=2"]
+    launch = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    wait_until(lambda: list((folder / "shards").glob("*.1/metrics.jsonl")), "no worker began")
+    launch.send_signal(signal.SIGINT)
+    printed, _ = launch.communicate(timeout=PATIENCE_S)
+    assert launch.returncode == 130
+    assert "every worker saves a checkpoint first" in printed
+    assert not running(folder)
+    states = {s.state for s in Shelf(folder / "shards").standings(16)}
+    assert states <= {"done", "stopped", "waiting"}
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 0, again.stdout
+    assert "all are done: jaxvff merge" in again.stdout
+    assert seeds_done(folder) == dict.fromkeys(range(64), 1)
+    assert merged(folder) == undisturbed
+    assert (
+        "nothing to start; all are done"
+        in subprocess.run(command, capture_output=True, text=True).stdout
+    )
+
+
+@pytest.mark.slow
+def test_workers_end_with_their_launcher(tmp_path: Path) -> None:
+    folder = planned(tmp_path / "big", 2, "total_steps=2000000000")
+    launch = subprocess.Popen([*JAXVFF, "launch", str(folder), "on=local"])
+    wait_until(lambda: list((folder / "shards").glob("*.1/checkpoint/[0-9]*")), "nothing was saved")
+    launch.kill()
+    launch.wait()
+    wait_until(lambda: not running(folder), "a worker lives on")
+    assert Shelf(folder / "shards").standings(2)[0].state == "stopped"
+
+
+def test_a_worker_has_its_share_of_the_cores(monkeypatch) -> None:
+    from jaxvff.cli import on_local
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 2, 3, 5, 7})
+    assert [on_local.share(i, 2) for i in range(2)] == [[0, 3, 7], [2, 5]]
+    assert [on_local.share(i, 6) for i in range(6)] == [[0], [2], [3], [5], [7], [0]]
+
+
+def test_gpus_are_those_that_the_environment_leaves(monkeypatch) -> None:
+    from jaxvff.cli import on_local
+
+    monkeypatch.setenv("JAX_PLATFORMS", "")
+    for text, found in (("0,3", ["0", "3"]), ("", []), ("-1", []), ("GPU-1a", ["GPU-1a"])):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", text)
+        assert on_local.gpus() == found
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert on_local.gpus() == []
+
+
+# What is refused.
+
+
+@pytest.fixture
+def plan_only(tmp_path: Path) -> Path:
+    args = ["plan", "train", *RUN, "shards=2", f"run_dir={tmp_path / 'big'}"]
+    assert main(args) == 0
+    return tmp_path / "big"
+
+
+def refused(capsys, *args: str) -> str:
+    assert main(list(args)) == 2
+    return capsys.readouterr().err
+
+
+def test_an_unknown_engine_or_key_is_refused(plan_only: Path, capsys) -> None:
+    folder = str(plan_only)
+    assert "on='slurn' is unknown; did you mean slurm?" in refused(
+        capsys, "launch", folder, "on=slurn"
+    )
+    assert "on='nothing' is unknown" in refused(capsys, "launch", folder)
+    assert "launch on=local takes" in refused(capsys, "launch", folder, "on=local", "partition=x")
+    assert "workers=0 must be" in refused(capsys, "launch", folder, "on=local", "workers=0")
+    assert "is no plan" in refused(capsys, "launch", str(plan_only.parent), "on=local")
+    assert list((plan_only / "shards").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "typed", ["-m", "--multirun", "hydra/launcher=submitit_slurm", "hydra.launcher=joblib"]
+)
+@pytest.mark.parametrize("command", ["train", "plan"])
+def test_hydras_own_launchers_are_refused_with_a_sentence(command: str, typed: str, capsys) -> None:
+    args = ["train", typed] if command == "train" else ["plan", "train", typed, "shards=2"]
+    err = refused(capsys, *args)
+    assert "Hydra's launchers start a job for every value" in err
+    assert "sweep.<key>=[...]" in err
+    assert "jaxvff launch" in err
+
+
+def test_a_launch_that_cannot_be_says_why_and_starts_nothing(
+    plan_only: Path, capsys, monkeypatch
+) -> None:
+    folder = str(plan_only)
+    slurm = ("launch", folder, "on=slurm")
+    assert "time= must be Slurm's limit" in refused(capsys, *slurm)
+    assert "time=1h must be" in refused(capsys, *slurm, "time=1h")
+    assert "warn=60 is no less than the 60 s" in refused(capsys, *slurm, "time=1", "warn=60")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert "finds no sbatch on the path" in refused(capsys, *slurm, "time=10")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    assert "pip install 'jaxvff[slurm]'" in refused(capsys, *slurm, "time=10")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert "pip install 'jaxvff[ray]'" in refused(capsys, "launch", folder, "on=ray")
+    assert list((plan_only / "shards").iterdir()) == []
+
+
+def test_the_manifest_for_kubernetes_starts_workers_in_an_indexed_job(capsys) -> None:
+    """It is parsed, and its command is one of ours; there is no Kubernetes here."""
+    text = (Path(__file__).parent.parent / "docs" / "scale.md").read_text()
+    (found,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    job = yaml.safe_load(found)
+    assert (job["apiVersion"], job["kind"]) == ("batch/v1", "Job")
+    assert job["spec"]["completionMode"] == "Indexed"
+    pod = job["spec"]["template"]["spec"]
+    (container,), (volume,) = pod["containers"], pod["volumes"]
+    program, *args = container["command"]
+    assert program == "jaxvff"
+    assert container["volumeMounts"][0]["name"] == volume["name"]
+    assert args[1].startswith(container["volumeMounts"][0]["mountPath"])
+    assert "/shared/big is no plan" in refused(capsys, *args)  # not: an unknown command or key
+
+
+# Slurm.
+
+needs_slurm = pytest.mark.skipif(bool(slurm_here.missing()), reason=slurm_here.missing())
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    pytest.importorskip("submitit")
+    with slurm_here.cluster(tmp_path_factory.mktemp("slurm") / "here") as env:
+        yield env
+
+
+def launch_slurm(folder: Path, env: dict[str, str], *options: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [*JAXVFF, "launch", str(folder), "on=slurm", *options],
+        env=os.environ | env, capture_output=True, text=True,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@needs_slurm
+def test_an_array_of_slurm_jobs_does_every_shard_once_though_a_worker_is_killed(
+    tmp_path: Path, undisturbed: list[dict], slurm: dict[str, str]
+) -> None:
+    folder = planned(tmp_path / "big", 16)
+    code, printed = launch_slurm(folder, slurm, "time=30", "partition=none", "workers=2")
+    assert code == 2
+    assert "Slurm took no job" in printed
+    code, printed = launch_slurm(folder, slurm, "time=30", "partition=all", "workers=2")
+    assert code == 0, printed
+    assert "2 jobs are queued" in printed
+    wait_until(lambda: len(list((folder / "shards").glob("*.done"))) > 2, "no shard is done")
+    os.kill(running(folder)[0], signal.SIGKILL)
+    queue = lambda: slurm_here.asked(slurm, "squeue", "-h")
+    wait_until(lambda: not queue().strip(), "jobs remain")
+    if len(list((folder / "shards").glob("*.done"))) < 16:  # the killed one's was the last
+        assert launch_slurm(folder, slurm, "time=30", "workers=1")[0] == 0
+        wait_until(lambda: not queue().strip(), "jobs remain")
+    assert seeds_done(folder) == dict.fromkeys(range(64), 1)
+    assert merged(folder) == undisturbed
+
+
+@pytest.mark.slow
+@needs_slurm
+def test_before_slurms_limit_a_job_saves_and_is_queued_again(
+    tmp_path: Path, slurm: dict[str, str]
+) -> None:
+    folder = planned(tmp_path / "big", 1, "total_steps=2000000000", "checkpoint_interval=0")
+    code, printed = launch_slurm(folder, slurm, "time=4", "warn=150")  # 90 s to begin, 150 to save
+    assert code == 0, printed
+    shelf = Shelf(folder / "shards")
+    wait_until(lambda: shelf.standings(1)[0].attempt, "it did not begin")
+    wait_until(lambda: (folder / "shards" / "0000.1" / "end.json").exists(), "it was not warned")
+    assert leases.read(folder / "shards" / "0000.1" / "end.json")["state"] == "stopped"
+    saved = list((folder / "shards" / "0000.1" / "checkpoint").glob("[0-9]*"))
+    assert len(saved) == 1
+    wait_until(lambda: (folder / "shards" / "0000.2" / OWNER).exists(), "it was not queued again")
+    began = lambda: leases.read(folder / "shards" / "0000.2" / OWNER).get("saved")
+    wait_until(lambda: began() is not None, "it has not begun")
+    assert began() == int(saved[0].name)
+    assert "Restarts=1" in slurm_here.asked(slurm, "scontrol", "show", "job")
+    slurm_here.asked(slurm, "scancel", "--name=jaxvff")
+    wait_until(lambda: not running(folder), "a worker lives on")
+
+
+# Ray.
+
+
+@pytest.fixture
+def ray_cluster() -> Iterator[Any]:
+    pytest.importorskip("ray", reason="Ray is not installed: uv sync --extra ray")
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    yield cluster
+    cluster.shutdown()
+
+
+def launch_ray(folder: Path, address: str, *options: str) -> subprocess.Popen:
+    command = [*JAXVFF, "launch", str(folder), "on=ray", f"address={address}", *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_may_lose_and_gain_nodes(
+    tmp_path: Path, undisturbed: list[dict], ray_cluster: Any
+) -> None:
+    first = ray_cluster.add_node(num_cpus=1)
+    folder = planned(tmp_path / "big", 16)
+    launch = launch_ray(folder, ray_cluster.address, "workers=2")
+    wait_until(lambda: list((folder / "shards").glob("*.done")), "no shard is done")
+    ray_cluster.remove_node(first, allow_graceful=False)
+    ray_cluster.add_node(num_cpus=2)
+    printed, _ = launch.communicate(timeout=PATIENCE_S)
+    assert launch.returncode == 0, printed
+    assert "all are done: jaxvff merge" in printed
+    assert seeds_done(folder) == dict.fromkeys(range(64), 1)
+    assert merged(folder) == undisturbed
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_that_is_gone_is_told_of_and_nothing_is_lost(
+    tmp_path: Path, undisturbed: list[dict], ray_cluster: Any
+) -> None:
+    ray_cluster.add_node(num_cpus=2)
+    folder, address = planned(tmp_path / "big", 16), ray_cluster.address
+    launch = launch_ray(folder, address, "workers=1")
+    wait_until(lambda: list((folder / "shards").glob("*.done")), "no shard is done")
+    ray_cluster.shutdown()
+    printed, _ = launch.communicate(timeout=PATIENCE_S)
+    assert launch.returncode != 0, printed
+    again = launch_ray(folder, address)
+    assert f"no Ray cluster at address={address}" in again.communicate(timeout=PATIENCE_S)[0]
+    assert again.returncode == 2
+    subprocess.run([*JAXVFF, "work", str(folder)], check=True, capture_output=True)
+    assert seeds_done(folder) == dict.fromkeys(range(64), 1)
+    assert merged(folder) == undisturbed
