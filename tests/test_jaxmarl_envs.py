@@ -43,6 +43,7 @@ def played(game: str, n_slots: int = 60, n_envs: int = 4) -> tuple[Env, Segment,
     return env, *jax.tree.map(np.asarray, (segment, episodes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("game", "sizes"),  # agents, actions, observation
     [

@@ -181,6 +181,7 @@ def test_a_step_that_decides_a_branch_stays_a_branch_under_vmap() -> None:
     assert jaxpr.count("cond[") == 2  # start of learning, target sync
 
 
+@pytest.mark.slow
 def test_several_updates_per_collection_and_several_envs() -> None:
     program, carry, lane = start("seeds=2", "n_envs=4", "updates=3", *SMALL)
     assert program.config.steps_per_iteration == 4
@@ -211,6 +212,7 @@ def test_the_target_moves_its_share_after_every_target_interval_updates_and_neve
     assert difference(params_of(carry), target) > 1e-4, "it did not learn, so it proves nothing"
 
 
+@pytest.mark.slow
 def test_the_learning_rate_falls_linearly_with_the_transitions_collected_and_stays() -> None:
     """SGD along a clipped gradient: a step is as long as the learning rate times the clip."""
     program, carry, lane = start(

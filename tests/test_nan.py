@@ -94,6 +94,7 @@ def test_a_lane_stops_at_its_first_bad_value_and_keeps_its_last_good_parameters(
             assert np.isfinite(values[HEALTHY]).all(), name
 
 
+@pytest.mark.slow
 def test_the_other_lanes_are_as_if_it_had_never_been_there() -> None:
     """Bit for bit: the same program, with a second lane that is healthy, too."""
     runs = []

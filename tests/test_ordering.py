@@ -202,6 +202,7 @@ def weights(q: np.ndarray, drift: float) -> np.ndarray:
     return np.asarray(losses.search(given(table(0), segment, recalled), seen, budget).weight)
 
 
+@pytest.mark.slow
 def test_a_slot_weighs_what_its_greedy_joint_action_loses_in_drifts_of_the_joint_value() -> None:
     q = values(table(0))
     best, worst = (np.eye(U)[list(np.unravel_index(i, q.shape))] for i in (q.argmax(), q.argmin()))
@@ -231,6 +232,7 @@ def test_no_action_is_special_before_anything_was_found() -> None:
     assert set(np.unique(recent[:, 0, 0])) == {0, 1, 2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [9, 15, 35])
 def test_the_best_that_other_segments_found_is_a_start(seed: int) -> None:
     """One sweep does not find the optimum of these tables; one of four others is it."""

@@ -69,6 +69,7 @@ def mean_size_of_returns(segments: Segment, gamma: float) -> float:
     return float(np.mean(sizes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epochs", "target", "size"), [(1, "max", 0), (2, "sarsa", 3)])
 def test_an_epoch_of_one_minibatch_is_a_plain_gradient_step(
     epochs: int, target: str, size: float
@@ -139,6 +140,7 @@ def test_an_epoch_of_one_minibatch_is_a_plain_gradient_step(
     assert float(learned.metrics["learned"]) == 1.0
 
 
+@pytest.mark.slow
 def test_every_segment_is_learned_from_once_in_an_epoch() -> None:
     """With a learning rate of 0 the mean of the minibatches' losses is the loss of the whole."""
     losses = []

@@ -53,6 +53,7 @@ def test_a_method_that_no_part_has_is_refused() -> None:
         presets.overrides("beyond", ["sweep.method=[qmixx]"])
 
 
+@pytest.mark.slow
 def test_only_methods_that_search_are_asked_to_bootstrap_on_what_they_find() -> None:
     asked = [
         part

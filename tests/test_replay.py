@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxvff.core import segments
 from jaxvff.core.types import EnvSpec
@@ -93,6 +94,7 @@ def test_uniform_samples_have_no_weights_and_no_priorities_to_move() -> None:
     np.testing.assert_array_equal(*drawn)
 
 
+@pytest.mark.slow
 def test_training_moves_priorities_and_only_when_asked() -> None:
     program, carry, lane = start("replay=prioritised", *SMALL)
     before = np.array(carry.state.learner.replay.sum_tree_state.nodes)

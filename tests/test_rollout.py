@@ -91,6 +91,7 @@ def once(pieces: list[tuple], name: str) -> np.ndarray:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lengths", [[2] * 12, [4, 3, 7, 2, 9]])
 def test_games_that_go_on_equal_one_long_slow_loop(lengths: list[int]) -> None:
     for seed in range(5):
@@ -106,6 +107,7 @@ def test_games_that_go_on_equal_one_long_slow_loop(lengths: list[int]) -> None:
         assert ended == sum(s["ended"] for s in expected), "an episode was counted twice, or never"
 
 
+@pytest.mark.slow
 def test_memory_goes_on_with_the_game() -> None:
     """Utilities of short segments are those of one long one, to float32 rounding."""
     pieces = collect_going_on(3, [4, 3, 7, 2, 9], 0.0)

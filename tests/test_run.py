@@ -101,6 +101,7 @@ def test_metrics_keep_every_seed_apart(straight: Path) -> None:
     assert lines[0]["loss"] != [None, None]
 
 
+@pytest.mark.slow
 def test_a_run_can_be_made_longer(straight: Path, tmp_path: Path, capsys) -> None:
     folder = tmp_path / "longer"
     shutil.copytree(straight, folder)
@@ -208,6 +209,7 @@ def test_a_checkpoint_of_two_devices_is_restored_on_one(tmp_path: Path) -> None:
     assert "greedy-optimal" in done.stdout
 
 
+@pytest.mark.slow
 def test_checkpoints_come_at_their_own_interval(tmp_path: Path, monkeypatch) -> None:
     saved = []
     monkeypatch.setattr(checkpoint, "save", lambda folder, step, *rest: saved.append(step))
