@@ -211,3 +211,11 @@ def test_football_that_was_made_easier_says_so_in_every_title() -> None:
     assert records.task(env) == "academy_corner"
     assert records.task({**env, "action_repeat": 3}) == "academy_corner (eased)"
     assert records.task({**env, "mask_actions": True}) == "academy_corner (eased)"
+
+
+def test_payoffs_are_shown_with_three_digits_of_the_largest() -> None:
+    shown = {0.012: "0.0120", 0.5: "0.500", 12.0: "12.0", 12000.0: "12000.0", 0.0: "0.0"}
+    for payoff, text in shown.items():
+        assert tables.number(payoff, tables.decimals(np.array([payoff, -payoff / 2]))) == text
+    assert tables.decimals(np.array([np.nan, 0.5])) == 3
+    assert tables.number(-0.00001, 2) == "0.00"

@@ -87,17 +87,17 @@ def heat_map(
         it marks the largest value.
     """
     # The cells.
-    span = max(float(np.abs(true).max()), 1e-9)
+    span, n = max(float(np.abs(true).max()), 1e-9), tables.decimals(true)
     axes.imshow(np.nan_to_num(values), cmap="RdBu", vmin=-span, vmax=span)
     for (i, j), x in np.ndenumerate(values):
         dark = abs(np.nan_to_num(x)) > 0.6 * span
-        axes.text(j, i, tables.number(x), ha="center", va="center", color="w" if dark else "k")
+        axes.text(j, i, tables.number(x, n), ha="center", va="center", color="w" if dark else "k")
 
     # The actions on the margins.
     for axis, agent, space in ((axes.yaxis, 0, " "), (axes.xaxis, 1, "\n")):
         labels = list(tables.LETTERS[: len(values)])
         if utilities is not None:
-            shown = map(tables.number, utilities[agent])
+            shown = (tables.number(u, n) for u in utilities[agent])
             labels = [f"{a}{space}({u})" for a, u in zip(labels, shown, strict=True)]
         axis.set_ticks(range(len(values)), labels)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -82,13 +83,14 @@ def learned_table(game: TableRecord) -> Group:
     """The true table beside the one that the median seed learned, as in the paper's Table 1."""
     true, learned = game.payoff, game.median_seed
     head = f"{game.title}: seed {learned.seed}, the median by largest error"
+    n = decimals(true)
     if fits_grid(true):
         tables = [
-            _grid("true payoff", true, None),
-            _grid("learned Q_tot (utilities on the margins)", learned.q_tot, learned.utilities),
+            _grid("true payoff", true, None, n),
+            _grid("learned Q_tot (utilities on the margins)", learned.q_tot, learned.utilities, n),
         ]
         return Group(Text(head, style="bold"), Columns(tables, padding=(0, 4)))
-    listed = _joint_actions(true, learned.q_tot, learned.utilities)
+    listed = _joint_actions(true, learned.q_tot, learned.utilities, n + 1)
     return Group(Text(head, style="bold"), listed)
 
 
@@ -97,7 +99,7 @@ def fits_grid(payoff: np.ndarray) -> bool:
     return payoff.ndim == 2 and len(payoff) <= GRID_ACTIONS
 
 
-def _grid(name: str, values: np.ndarray, utilities: np.ndarray | None) -> Table:
+def _grid(name: str, values: np.ndarray, utilities: np.ndarray | None, n_decimals: int) -> Table:
     """The joint values of two agents; the best joint action is green.
 
     Args:
@@ -105,10 +107,11 @@ def _grid(name: str, values: np.ndarray, utilities: np.ndarray | None) -> Table:
       values: `[U, U]`.
       utilities: `[2, U]`, shown on the margins, and the greedy joint action is the best one; None:
         the one with the largest value is.
+      n_decimals: of all numbers.
     """
 
     def margin(agent: int, action: int) -> str:
-        shown = "" if utilities is None else f"({number(utilities[agent, action])})"
+        shown = "" if utilities is None else f"({number(utilities[agent, action], n_decimals)})"
         return LETTERS[action] + shown
 
     best = greedy_cell(values) if utilities is None else greedy(utilities)
@@ -117,20 +120,23 @@ def _grid(name: str, values: np.ndarray, utilities: np.ndarray | None) -> Table:
     for j in range(values.shape[1]):
         table.add_column(margin(1, j), justify="right", overflow="fold")
     for i, row in enumerate(values):
-        cells = [number(x) for x in row]
+        cells = [number(x, n_decimals) for x in row]
         cells = [f"[bold green]{c}[/]" if (i, j) == best else c for j, c in enumerate(cells)]
         table.add_row(margin(0, i), *cells)
     table.caption = "green: " + ("largest payoff" if utilities is None else "greedy joint action")
     return table
 
 
-def _joint_actions(true: np.ndarray, learned: np.ndarray, utilities: np.ndarray) -> Table:
+def _joint_actions(
+    true: np.ndarray, learned: np.ndarray, utilities: np.ndarray, n_decimals: int
+) -> Table:
     """The joint actions with the largest payoffs, and the greedy one in the last row.
 
     Args:
       true: `[U] * A`, the payoffs.
       learned: `[U] * A`.
       utilities: `[A, U]`.
+      n_decimals: of all numbers.
     """
     order = np.argsort(-true, axis=None)[:LARGEST_PAYOFFS]
     largest = [np.unravel_index(i, true.shape) for i in order]
@@ -139,13 +145,19 @@ def _joint_actions(true: np.ndarray, learned: np.ndarray, utilities: np.ndarray)
         table.add_column(heading, justify="right", overflow="fold")
     for cell in [*largest, greedy(utilities)]:
         name = " ".join(str(int(action)) for action in cell)
-        table.add_row(name, f"{true[cell]:.2f}", f"{learned[cell]:.2f}")
+        table.add_row(name, number(true[cell], n_decimals), number(learned[cell], n_decimals))
     return table
 
 
-def number(x: float) -> str:
-    """One decimal, and no minus sign before a zero."""
-    return f"{round(float(x), 1) + 0.0:.1f}"
+def number(x: float, decimals: int = 1) -> str:
+    """So many decimals, and no minus sign before a zero."""
+    return f"{round(float(x), decimals) + 0.0:.{decimals}f}"
+
+
+def decimals(payoff: np.ndarray) -> int:
+    """How many decimals show payoffs: three digits of the largest |payoff|, and at least one."""
+    largest = np.max(np.abs(payoff), initial=0.0, where=np.isfinite(payoff))
+    return max(1, 2 - math.floor(math.log10(largest))) if largest > 0 else 1
 
 
 def greedy(utilities: np.ndarray) -> tuple[int, ...]:
