@@ -116,7 +116,7 @@ def test_games_of_many_actions_are_listed_by_their_largest_payoffs() -> None:
     true = np.arange(81.0).reshape(9, 9)
     utilities = np.zeros((2, 9))
     utilities[:, 3] = 1
-    lines = printed(tables._joint_actions(true, true / 2, utilities)).splitlines()
+    lines = printed(tables._joint_actions(true, true / 2, utilities, 2)).splitlines()
     rows = [[c.strip() for c in line.split("│")[1:-1]] for line in lines if "│" in line]
     assert rows[0] == ["8 8", "80.00", "40.00"]
     assert rows[-1] == ["3 3", "30.00", "15.00"]
