@@ -72,7 +72,7 @@ a run that names code (docs/runs.md).
 
 REPRODUCE = """\
 usage: jaxvff reproduce table1|smax|smax_suite|smax_cpu|random_games [key=value ...]
-       jaxvff reproduce beyond|contextual|steps|predator_prey [key=value ...]
+       jaxvff reproduce beyond|contextual|steps|predator_prey|coordination [key=value ...]
        jaxvff reproduce <the same> resume=<run folder>
 
 table1: trains NM-QMIX, QMIX, VDN, QPLEX, QTRAN, Qatten, CW-QMIX and OW-QMIX on Games A and B for
@@ -89,7 +89,8 @@ beyond: the two ordered methods beside all others on Games A and B, their negati
 penalty, and random games of 2 agents with 3 actions and of 3, 4 and 6 agents with 5, with uniform
 exploration; ordered_joint for 512 seeds of the 3x3 games, 64 of the others; rates.png.
 contextual: the same methods on 192 games a seed, told apart by features. steps: on games of several
-steps. predator_prey: on a small board with two penalties for hunting alone.
+steps. predator_prey: on a small board with two penalties for hunting alone. coordination: games of
+several steps, predator-prey and foraging without replay, all methods; a night on two cores.
 
 smax_cpu: all eleven methods on 3m, five seeds each; over two hours on a CPU.
 """
