@@ -114,7 +114,7 @@ def test_after_20_random_kills_no_seed_is_lost_and_none_is_there_twice(
     killed = 0
     try:
         while killed < 20 and launch.poll() is None:
-            time.sleep(draw.uniform(0.5, 6))
+            time.sleep(draw.uniform(0.3, 3))
             if victims := running(folder):
                 os.kill(draw.choice(victims), signal.SIGKILL)
                 killed += 1
