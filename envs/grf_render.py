@@ -43,21 +43,16 @@ def scene(representation: str, n_agents: int, state: np.ndarray) -> Scene:
     if representation == "simple115v2":
         left, right = (_present(state[at : at + 22].reshape(11, 2)) for at in (0, 44))
         return Scene(left, right, state[88:91])
-    if representation == "scaled":
-        ball_at = len(state) - 11 * n_agents - 10
-        left, right, ball = (
-            x.reshape(-1, 2) / PER_POSITION + ATTACK
-            for x in (
-                state[: 2 * n_agents],
-                state[4 * n_agents : 2 * n_agents + ball_at // 2],
-                state[ball_at : ball_at + 2],
-            )
-        )
-        return Scene(left, right, np.append(ball, state[ball_at + 2]))
+    scaled = representation == "scaled"
+    from_ball = 11 * n_agents + 10 if scaled else 6  # numbers, from the ball's place to the end
     right_at = 4 * n_agents  # after the positions and speeds of the agents
-    n_right = (len(state) - right_at - 6) // 4
-    right = state[right_at : right_at + 2 * n_right]
-    return Scene(state[: 2 * n_agents].reshape(-1, 2), right.reshape(-1, 2), state[-6:-3])
+    n_right = (len(state) - right_at - from_ball) // 4
+    left, right = state[: 2 * n_agents], state[right_at : right_at + 2 * n_right]
+    places = [x.reshape(-1, 2) for x in (left, right, state[-from_ball:][:2])]
+    if scaled:
+        places = [x / PER_POSITION + ATTACK for x in places]
+    left, right, ball = places
+    return Scene(left, right, np.append(ball, state[-from_ball:][2]))
 
 
 def _present(players: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -234,24 +235,44 @@ def test_qtran_is_zero_where_its_three_conditions_hold() -> None:
         np.testing.assert_allclose(per_slot[t], expected, rtol=1e-4)
 
 
+class ValuesWithCentral(NamedTuple):
+    """What losses with a central Q̂* are made of, in a segment."""
+
+    q: jax.Array  # [T, A, U] utilities
+    best: jax.Array  # [T, A] greedy actions
+    greedy_value: jax.Array  # [T] Q̂* of them, by the target network
+    y: jax.Array  # [T] targets
+    q_tot: jax.Array  # [T] of the joint actions taken
+    q_star: jax.Array  # [T] Q̂* of the same
+
+
+def values_with_central(x: LossInput) -> ValuesWithCentral:
+    model, params, target, segment = x.model, x.params, x.target_params, x.segment
+    online = utilities(model, params["utility"], segment)
+    central = utilities(model, params["central"], segment)
+    old = utilities(model, target["central"], segment)
+    best = jnp.argmax(jnp.where(segment.avail, online.q, -jnp.inf), -1)
+    value = functools.partial(mix, model, segment=segment)
+    greedy_value = value(target["mixer"], old, action=best, head=Wqmix.central)
+    return ValuesWithCentral(
+        q=online.q,
+        best=best,
+        greedy_value=greedy_value,
+        y=returns(x, greedy_value),
+        q_tot=value(params["mixer"], online, action=segment.action),
+        q_star=value(params["mixer"], central, action=segment.action, head=Wqmix.central),
+    )
+
+
 @pytest.mark.parametrize("name", ["cw_qmix", "ow_qmix"])
 def test_weighted_qmix_weighs_its_errors_as_published(name: str) -> None:
     """Loss = w e² + e_c²/2 with w in {1, α}: solve for w and compare with the published rule."""
     parts, given = setup(f"method={name}", "gamma=0.9")
-    model, params, target = parts.model, given.params, given.target_params
     seen = set()
     for seed in range(6):
         segment, x = of_segment(parts, given, seed)
         per_slot = parts.loss(x).per_slot
-        online = utilities(model, params["utility"], segment)
-        central = utilities(model, params["central"], segment)
-        old = utilities(model, target["central"], segment)
-        best = jnp.argmax(jnp.where(segment.avail, online.q, -jnp.inf), -1)
-        value = functools.partial(mix, model, segment=segment)
-        greedy_value = value(target["mixer"], old, action=best, head=Wqmix.central)
-        y = returns(x, greedy_value)
-        q_tot = value(params["mixer"], online, action=segment.action)
-        q_star = value(params["mixer"], central, action=segment.action, head=Wqmix.central)
+        _, best, greedy_value, y, q_tot, q_star = values_with_central(x)
         for t in np.flatnonzero(segment.mask):
             weight = float((per_slot[t] - 0.5 * (q_star[t] - y[t]) ** 2) / (q_tot[t] - y[t]) ** 2)
             if name == "ow_qmix":
@@ -269,8 +290,7 @@ def test_pow_qmix_trains_q_tot_on_what_the_recogniser_takes_for_optimal(toleranc
     parts, given = setup(
         "method=pow_qmix", "gamma=0.9", f"method.tolerance={tolerance}", "method.alpha=0.25"
     )
-    model, params, target = parts.model, given.params, given.target_params
-    own = params["mixer"]["params"]
+    own = given.params["mixer"]["params"]
 
     def layers(name: str, x: np.ndarray) -> np.ndarray:
         for k in (0, 2, 4):
@@ -283,14 +303,7 @@ def test_pow_qmix_trains_q_tot_on_what_the_recogniser_takes_for_optimal(toleranc
     for seed in range(4):
         segment, x = of_segment(parts, given, seed)
         per_slot = parts.loss(x).per_slot
-        online = utilities(model, params["utility"], segment)
-        central = utilities(model, params["central"], segment)
-        old = utilities(model, target["central"], segment)
-        best = jnp.argmax(jnp.where(segment.avail, online.q, -jnp.inf), -1)
-        value = functools.partial(mix, model, segment=segment)
-        y = returns(x, value(target["mixer"], old, action=best, head=Wqmix.central))
-        q_tot = value(params["mixer"], online, action=segment.action)
-        q_star = value(params["mixer"], central, action=segment.action, head=Wqmix.central)
+        q, best, _, y, q_tot, q_star = values_with_central(x)
         for t in np.flatnonzero(segment.mask):
             state, action = np.asarray(segment.state[t]), np.asarray(segment.action[t])
             joint = np.concatenate([state, np.eye(SPEC.n_actions)[action].ravel()])
@@ -298,7 +311,7 @@ def test_pow_qmix_trains_q_tot_on_what_the_recogniser_takes_for_optimal(toleranc
             w2 = np.abs(layers("recogniser_w2", joint))
             below = 0.0
             for i in range(SPEC.n_agents):
-                worse = float(online.q[t, i, action[i]] - online.q[t, i, best[t, i]])
+                worse = float(q[t, i, action[i]] - q[t, i, best[t, i]])
                 below += sum(w1[i] * w2) * worse
             q_r = layers("recogniser_v", state)[0] + below
             full = below >= -tolerance

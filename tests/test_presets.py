@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from jaxvff.core.errors import UserError
@@ -65,3 +67,22 @@ def test_only_methods_that_search_are_asked_to_bootstrap_on_what_they_find() -> 
     for part in asked:
         (methods,) = (o.value for o in part if o.swept and o.key == "method")
         assert all(METHODS[name].act_on_search for name in methods)
+
+
+def test_the_hours_of_a_preset_follow_from_the_seconds_on_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lanes share as many cores as divide them evenly."""
+    (tmp_path / "mine.yaml").write_text(
+        "overrides: [seeds=4, total_steps=9000000, 'sweep.env=[matrix/a]', 'sweep.method=[vdn]']\n"
+        "core_seconds: {vdn: {matrix/a: 200}}\n"
+    )
+    monkeypatch.setattr(presets, "FOLDER", tmp_path)
+    monkeypatch.setattr(presets, "cores", lambda: 3)
+
+    def hours(*texts: str) -> float | None:
+        return presets.hours("mine", presets.overrides("mine", texts))
+
+    assert hours() == pytest.approx(4 * 9 * 200 / 2 / 3600)
+    assert hours("seeds=3") == pytest.approx(3 * 9 * 200 / 3 / 3600)
+    assert hours("sweep.method=[vdn,qmix]") is None  # of one of them nothing is on record

@@ -69,6 +69,11 @@ class Reading(NamedTuple):
         """Our goals less theirs."""
         return self.score[0] - self.score[1]
 
+    @property
+    def has_ball(self) -> np.ndarray:
+        """Whether each agent's player has the ball: `[A]` bool."""
+        return np.array([self.owner == (0, player) for player in self.controlled])
+
 
 def make(seed: int, **options: Any) -> Game:
     """A scenario, for the left team; options as in jaxvff/envs/grf.py.
@@ -90,6 +95,7 @@ class Football(Game):
     def __init__(
         self,
         seed: int,
+        *,
         scenario: str,
         representation: str,
         rewards: str,
@@ -111,7 +117,7 @@ class Football(Game):
           n_agents: players that act; None: as many as CDS has, else all but the keeper.
           bind_players: an agent keeps its player, one of the team's last; the keeper stands still.
           mask_actions: only what can be of use in attack is available.
-          action_repeat: steps of the engine that an action lasts, unless the ball changes hands.
+          action_repeat: steps of the engine that an action lasts, unless another gets the ball.
           terminate_late: time that is up is a terminal state.
         """
         import gfootball_engine as engine
@@ -326,14 +332,14 @@ class Football(Game):
 
     def _view(self, now: Reading) -> View:
         """What agents observe, in the representation that was asked for."""
-        avail = np.ones((self._n, N_ACTIONS), bool)
-        if self._mask:
-            avail = _of_use(now, self._sticky())
-        if self._representation == "simple115v2":
-            obs, state = _simple115(now)
-        elif self._representation == "scaled":
+        scaled = self._representation == "scaled"
+        sticky = self._sticky() if self._mask or scaled else np.empty(0)
+        avail = _of_use(now, sticky) if self._mask else np.ones((self._n, N_ACTIONS), bool)
+        if scaled:
             clock = self._steps / (self._limit or self._engine.config.game_duration)
-            obs, state = _scaled(now, self._sticky(), clock)
+            obs, state = _scaled(now, sticky, clock)
+        elif self._representation == "simple115v2":
+            obs, state = _simple115(now)
         else:
             last = range(len(now.left) - self._n, len(now.left))
             players = list(last) if self._representation == "cds" else now.controlled
@@ -388,9 +394,8 @@ def _of_use(now: Reading, sticky: np.ndarray) -> np.ndarray:
     avail[:, NEVER] = False
     sprints = sticky[:, STICKY.index(SPRINT)] > 0
     avail[:, SPRINT], avail[:, RELEASE_SPRINT] = ~sprints, sprints
-    has_ball = np.array([now.owner == (0, player) for player in now.controlled])
-    avail[:, SHORT_PASS] = has_ball
-    avail[:, SHOT] = has_ball & (now.ball[0] >= SHOOTING_RANGE)
+    avail[:, SHORT_PASS] = now.has_ball
+    avail[:, SHOT] = now.has_ball & (now.ball[0] >= SHOOTING_RANGE)
     return avail
 
 
@@ -404,6 +409,11 @@ def _positions_and_speeds(team: Any) -> tuple[np.ndarray, np.ndarray]:
     return rows[:, :2], rows[:, 2:]
 
 
+def _others(n: int) -> np.ndarray:
+    """For each of n agents the numbers of the others: `[n, n - 1]`."""
+    return np.array([[j for j in range(n) if j != i] for i in range(n)], int).reshape(n, n - 1)
+
+
 def _relative(now: Reading, players: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """CDS's observations and state: `([A, O], [S])`.
 
@@ -412,7 +422,7 @@ def _relative(now: Reading, players: np.ndarray) -> tuple[np.ndarray, np.ndarray
       players: `[A]` int, the player of each agent; positions are relative to it.
     """
     n = len(players)
-    others = np.array([[j for j in range(n) if j != i] for i in range(n)], int).reshape(n, n - 1)
+    others = _others(n)
     at, speed = now.left[players], now.left_speed[players]
     right, right_speed = now.right[:OPPONENTS], now.right_speed[:OPPONENTS]
     obs = np.concatenate(
@@ -446,11 +456,11 @@ def _scaled(now: Reading, sticky: np.ndarray, clock: float) -> tuple[np.ndarray,
     """
     n, goal = len(now.controlled), np.array([1.0, 0.0])
     players = np.array(now.controlled)
-    others = np.array([[j for j in range(n) if j != i] for i in range(n)], int).reshape(n, n - 1)
+    others = _others(n)
     at, speed = now.left[players], PER_SPEED * now.left_speed[players]
     right, right_speed = now.right[:OPPONENTS], PER_SPEED * now.right_speed[:OPPONENTS]
     ball, height, ball_speed = now.ball[:2], now.ball[2:], PER_BALL_SPEED * now.ball_speed
-    has_ball = np.array([now.owner == (0, player) for player in players], float)
+    has_ball = now.has_ball.astype(float)
     team = np.array([now.owner[0] == side for side in (0, 1, -1)], float)
     obs = np.concatenate(
         [
