@@ -190,7 +190,7 @@ def agents_that_meet(trained: Trained) -> None:
 
 def a_field_that_workers_play(trained: Trained) -> None:
     (result,) = trained.results
-    assert result["env"] == {"kind": "foraging", "size": 5, "workers": 1}
+    assert result["env"] == {"kind": "lbforaging", "size": 5, "workers": 1}
     assert (column(trained, "worker_restarts") == 0).all()
     assert (column(trained, "rejected_episodes") == 0).all()
     assert column(trained, "train_return").max() > 0, "nobody ate, so this proves nothing"

@@ -20,6 +20,8 @@ from jaxvff.core.errors import UserError
 WORKERS = 16
 CONNECT_S = 5.0
 KEYS = ("workers", "address", "cpus", "gpus")
+# Started by `uv run`, Ray would have every node build this project's environment anew.
+OWN_ENVIRONMENT = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
 GONE = "what workers finished or saved is kept; launch again to go on"
 
 
@@ -32,6 +34,7 @@ def start(order: Order) -> int:
     n = min(number(order, "workers", WORKERS), order.left())
     cpus = number(order, "cpus", 1)
     gpus = 0 if order.options.get("gpus", "0") == "0" else number(order, "gpus", 1)
+    os.environ.setdefault(OWN_ENVIRONMENT, "0")  # Ray reads it when it is imported
     try:
         import ray
     except ImportError as error:
