@@ -78,6 +78,8 @@ SCRIPTS = {
             "minibatches": ("NUM_MINIBATCHES", 16),  # gradient steps in an epoch
             "epochs": ("NUM_EPOCHS", 4),  # passes over a rollout in an update
             "norm": ("NORM_TYPE", "batch_norm"),  # or layer_norm
+            "layers": ("NUM_LAYERS", 2),  # dense layers before the GRU
+            "norm_input": ("NORM_INPUT", 1),  # batch normalisation of what is observed
             "eps_decay": ("EPS_DECAY", 0.02),  # share of all updates
         },
         replay=False,
@@ -218,7 +220,8 @@ def timed_runs(train: Any, keys: jax.Array) -> tuple[dict[str, float], Any]:
       keys: PRNG keys `[seeds]`.
 
     Returns:
-      Wall-clock and CPU seconds of each part, and the output of the second run.
+      Wall-clock and CPU seconds of each part, the bytes of the program, and the output of the
+      second run.
     """
     times: dict[str, float] = {}
 
@@ -231,6 +234,10 @@ def timed_runs(train: Any, keys: jax.Array) -> tuple[dict[str, float], Any]:
 
     lowered = clock("lower", jax.jit(jax.vmap(train)).lower, keys)
     program, out = clock("compile", lowered.compile), None
+    memory = program.memory_analysis()
+    times["program_bytes_per_seed"] = (
+        memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    ) / len(keys)
     for name in ("first_run", "second_run"):
         del out  # the replay of the run before
         out = clock(name, program, keys)
@@ -248,7 +255,10 @@ def speed(script: Any, env: Any, config: Record, keys: jax.Array) -> Record:
     """
     times, out = timed_runs(script.make_train(config, env), keys)
     state, kept = out["runner_state"][:2]
-    sizes = {"parameters": sum(x.size for x in jax.tree.leaves(state.params)) // len(keys)}
+    networks = state.params
+    if not config.get("NORM_INPUT", True):  # the layer is there, and nothing uses its numbers
+        networks = {name: x for name, x in networks.items() if name != "BatchNorm_0"}
+    sizes = {"parameters": sum(x.size for x in jax.tree.leaves(networks)) // len(keys)}
     if SCRIPTS[script.__name__].replay:
         sizes |= replay_sizes(kept.experience, len(keys))
     grad_steps = int(state.grad_steps.ravel()[0])

@@ -21,6 +21,7 @@ from jaxvff.core import machine
 from jaxvff.core.types import Env
 from jaxvff.learning.learner import Learner
 from jaxvff.runs.plan import Job, plan
+from jaxvff.settings.config import Config
 from jaxvff.training import sharding
 from jaxvff.training.lanes import Carry, Lane
 from jaxvff.training.program import Advance, device_program
@@ -87,12 +88,15 @@ def measure(overrides: list[str], updates: int, learn: bool) -> Record:
     lane = sharding.spread(job.lanes(), program.mesh)
     work = Work(updates, learn, program.learner.first_iteration)
     if learn != (work.first_learning == 0):
-        raise SystemExit(f"learn_start={job.config.learn_start} does not fit --learn={learn}")
+        raise SystemExit(f"learning from iteration {work.first_learning} does not fit {learn=}")
 
     # Compile, initialise, and note the sizes: `advance` takes over the memory of the carry.
     carry = clock.run("setup", clock.compile(program.init, lane), lane)
     advance = clock.compile(program.advance, carry, lane, 0, 1)
     sizes = per_seed_sizes(job, program.learner, carry)
+    sizes["program_bytes_per_seed"] = (
+        program_bytes(cast(jax.stages.Compiled, advance)) / job.n_lanes
+    )
 
     # Warm up, then time the same iterations again.
     carry = clock.run("warm_up", work.run, advance, carry, lane)
@@ -117,24 +121,38 @@ def measure(overrides: list[str], updates: int, learn: bool) -> Record:
 
 
 def per_seed_sizes(job: Job, learner: Learner, carry: Carry) -> dict[str, float]:
-    """What a seed holds: parameters of the networks that act and mix, and its replay.
+    """What a seed holds: parameters of the networks that act and mix, and its replay if any.
 
     The bytes of replay are those of the segments and 5 more, for its position in the ring.
     """
     state = carry.state.learner
     parameters = sum(x.size for x in jax.tree.leaves(learner.acting(state)))
-    (replay,) = [size for size in learner.sizes(state) if size.name == "replay"]
-    return {
-        "parameters": parameters // job.n_lanes,
-        "replay_bytes_per_seed": replay.n_bytes / job.n_lanes,
-        "replay_slots_per_seed": job.config.buffer_size * job.config.segment_length,
-    }
+    sizes = {"parameters": parameters // job.n_lanes}
+    for size in learner.sizes(state):
+        if size.name == "replay":
+            sizes["replay_bytes_per_seed"] = size.n_bytes / job.n_lanes
+            sizes["replay_slots_per_seed"] = job.config.buffer_size * job.config.segment_length
+    return sizes
+
+
+def program_bytes(program: jax.stages.Compiled) -> int:
+    """What XLA lays out for a program: arguments, results that are not arguments, temporaries."""
+    memory = program.memory_analysis()
+    results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+    return memory.argument_size_in_bytes + results + memory.temp_size_in_bytes
+
+
+def updates_of(config: Config) -> int:
+    """Gradient steps of an iteration."""
+    if config.learner == "parallel":
+        return config.epochs * config.minibatches
+    return config.updates
 
 
 def counts(job: Job, carry: Carry) -> tuple[int, int]:
     """Env steps of all seeds, and gradient steps of one seed, since the start."""
     iterations = round(float(np.asarray(carry.totals["learned"])[0]))  # those that learned
-    return int(np.asarray(carry.state.env_steps).sum()), iterations * job.config.updates
+    return int(np.asarray(carry.state.env_steps).sum()), iterations * updates_of(job.config)
 
 
 def main() -> None:

@@ -1,11 +1,13 @@
-"""What an iteration of recurrent QMIX on SMAX costs, jaxvff beside JaxMARL, in one run.
+"""What an iteration on SMAX costs, jaxvff beside JaxMARL in one run: QMIX with replay, PQN-VDN.
 
-Both sides do the same work on one core: a dense layer and a GRU of 64, mixing 32, hypernetworks 64
-of two layers (the numbers of parameters have to be equal, or the benchmark stops); observation and
-agent id as inputs; 16 environments for 128 slots, then 8 updates with RAdam from a batch of 32 such
-segments, with one-step double-Q targets; evaluation off; learning from the first collection on.
-Other kinds of work are the collection alone, also with 128 environments, and both with 4 seeds in a
-program.
+Both sides do the same work on one core. With replay: a dense layer and a GRU of 64, mixing 32,
+hypernetworks 64 of two layers; observation and agent id as inputs; 16 environments for 128 slots,
+then 8 updates with RAdam from a batch of 32 such segments, with one-step double-Q targets. Other
+kinds of work are the collection alone, also with 128 environments, and both with 4 seeds in a
+program. Without replay (PQN-VDN): a dense layer with layer normalisation and a GRU of 64; 32
+environments for 128 slots, then 4 epochs of 16 minibatches with RAdam and λ-returns of 0.85.
+Evaluation is off, and learning starts with the first collection. The numbers of parameters have to
+be equal, or the benchmark stops.
 
 Both sides compile ahead of time, run once, and run a second time, which is timed. A run of JaxMARL
 starts with new networks and an empty replay; what this costs is measured in a shorter run and
@@ -34,27 +36,56 @@ from jaxvff.core.files import write_json
 
 HERE = Path(__file__).parent
 SLOTS, UPDATES, BUFFER = 128, 8, 5000
-# The same as SETTINGS of _jaxmarl_peer.py; `ours` adds the map, the seeds and the environments.
-OURS = [
-    "learner=replay",
-    "norm=none",
-    "method=qmix",
-    "method.embed_dim=32",
-    "method.hypernet_dim=64",
+EPOCHS, MINIBATCHES = 4, 16
+# The same as the settings of _jaxmarl_peer.py; `ours` adds the map, the seeds and the environments.
+SHARED = [
     "utility=gru",
     "hidden_dim=64",
     "last_action=false",
     "agent_id=true",
-    "returns=one_step",
-    "target=double",
     "optimizer=radam",
     "lr=1e-3",
     f"segment_length={SLOTS}",
-    "batch_size=32",
-    f"updates={UPDATES}",
-    f"buffer_size={BUFFER}",
-    "target_interval=80",
 ]
+# JaxMARL's script -> our settings, and the options of its own.
+OURS = {
+    "qmix_rnn": [
+        *SHARED,
+        "learner=replay",
+        "norm=none",
+        "method=qmix",
+        "method.embed_dim=32",
+        "method.hypernet_dim=64",
+        "returns=one_step",
+        "target=double",
+        "batch_size=32",
+        f"updates={UPDATES}",
+        f"buffer_size={BUFFER}",
+        "target_interval=80",
+    ],
+    "pqn_vdn_rnn": [
+        *SHARED,
+        "learner=parallel",
+        "norm=layer",
+        "method=vdn",
+        "target=max",
+        "td_lambda=0.85",
+        f"epochs={EPOCHS}",
+        f"minibatches={MINIBATCHES}",
+    ],
+}
+THEIRS = {
+    "qmix_rnn": [f"--epochs={UPDATES}", f"--buffer={BUFFER}"],
+    "pqn_vdn_rnn": [
+        f"--epochs={EPOCHS}",
+        f"--minibatches={MINIBATCHES}",
+        "--norm=layer_norm",
+        "--layers=1",
+        "--norm-input=0",
+        "--lr=1e-3",
+    ],
+}
+GRAD_STEPS = {"qmix_rnn": UPDATES, "pqn_vdn_rnn": EPOCHS * MINIBATCHES}  # of an iteration
 NOTES = [
     "ratio is theirs / ours of the medians: above 1, theirs costs more; env_steps_per_s is a speed",
     "*_cpu_s are seconds of the process on its one core; wall-clock means less on a busy machine",
@@ -70,6 +101,10 @@ NOTES = [
     "JaxMARL's replay allows sampling from 65,536 env steps on, whatever LEARNING_STARTS is; its "
     "min_length_time_axis is set to 1 here, so that both learn from the first collection on",
     "JaxMARL's target network is synced every 10 collections, ours every 80 updates: the same",
+    "PQN-VDN: JaxMARL's input normalisation is off, and what is left of it (2 numbers an input, "
+    "which its layer makes and does not use) is not counted; it learns from 4 slots more, those "
+    "before the iteration, and computes the targets anew in each minibatch, ours once an iteration",
+    "program_bytes_per_seed: XLA's arguments, results and temporaries of the program that trains",
     f"replay: ours holds {BUFFER} segments a seed, theirs as many rounded down to environments",
 ]
 
@@ -80,9 +115,13 @@ class Work(NamedTuple):
     learn: bool
     envs: int = 16  # of each seed
     seeds: int = 1  # in the program
+    script: str = "qmix_rnn"  # JaxMARL's
 
 
 WORK = {
+    "PQN-VDN": Work(True, envs=32, script="pqn_vdn_rnn"),
+    "PQN-VDN, 4 seeds": Work(True, envs=32, seeds=4, script="pqn_vdn_rnn"),
+    "PQN-VDN, 128 envs": Work(True, envs=128, script="pqn_vdn_rnn"),
     "learn": Work(True),
     "learn, 4 seeds": Work(True, seeds=4),
     "rollout": Work(False),
@@ -107,36 +146,38 @@ FIGURES: dict[str, str | None] = {
     "replay_bytes_per_slot": None,
     "replay_bytes_per_env_step": "replay, B/env step",
     "replay_bytes_per_seed": "replay, B/seed",
+    "program_bytes_per_seed": "program, B/seed",
 }
 
 
 def ours(args: argparse.Namespace, work: Work, seed: int) -> Record:
     """Time jaxvff once, in a process of its own."""
-    start = work.envs if work.learn else BUFFER
     overrides = [
-        *OURS,
+        *OURS[work.script],
         f"env=smax/{args.map}",
         f"n_envs={work.envs}",
-        f"learn_start={start}",
         f"seeds={work.seeds}",
         f"seed={seed}",
     ]
+    if work.script == "qmix_rnn":
+        overrides.append(f"learn_start={work.envs if work.learn else BUFFER}")
     command = [str(HERE / "_jaxvff_side.py"), *options(args, work), *overrides]
     return last_json(command, core=args.core)
 
 
 def peer(args: argparse.Namespace, work: Work, seed: int) -> Record:
     """Time JaxMARL once, in a process of its own."""
-    command = [str(HERE / "_jaxmarl_peer.py"), str(args.checkout), "speed", *options(args, work)]
-    command += [f"--map={args.map}", f"--envs={work.envs}", f"--seeds={work.seeds}"]
-    command += [f"--steps={SLOTS}", f"--epochs={UPDATES}", f"--buffer={BUFFER}", f"--seed={seed}"]
+    command = [str(HERE / "_jaxmarl_peer.py"), str(args.checkout), "speed"]
+    command += [f"--script={work.script}", f"--map={args.map}", f"--envs={work.envs}"]
+    command += [f"--seeds={work.seeds}", f"--steps={SLOTS}", f"--seed={seed}"]
+    command += [*THEIRS[work.script], *options(args, work, replay=work.script == "qmix_rnn")]
     return last_json(command, core=args.core)
 
 
-def options(args: argparse.Namespace, work: Work) -> list[str]:
-    """The options that both processes take."""
+def options(args: argparse.Namespace, work: Work, replay: bool = True) -> list[str]:
+    """The options that both processes take; JaxMARL's learns always where it has no replay."""
     if work.learn:
-        return [f"--updates={args.updates}", "--learn"]
+        return [f"--updates={args.updates}", *(["--learn"] if replay else [])]
     return [f"--updates={args.rollouts}", "--no-learn"]
 
 
@@ -155,23 +196,25 @@ def check(work: Work, both: dict[str, Record]) -> None:
     if len(set(parameters.values())) > 1:
         raise SystemExit(f"not the same networks: {parameters} parameters")
     for side, row in both.items():
-        expected = UPDATES * row["updates"] if work.learn else 0
+        expected = GRAD_STEPS[work.script] * row["updates"] if work.learn else 0
         if row["grad_steps"] != expected:
             raise SystemExit(f"{side} did {row['grad_steps']} updates instead of {expected}")
 
 
 def figures(row: Record) -> dict[str, float]:
-    """The figures in FIGURES, from what a process measured."""
-    per_slot = row["replay_bytes_per_seed"] / row["replay_slots_per_seed"]
+    """The figures in FIGURES that there are, from what a process measured."""
     env_steps = row["env_steps"] / row["updates"]  # of one seed, in an iteration
     derived = {
         "env_steps_per_iteration": env_steps * row["seeds"],
         "cpu_us_per_env_step": 1e6 * row["steady_cpu_s"] / (env_steps * row["seeds"]),
         "env_steps_per_s": env_steps * row["seeds"] / row["steady_s"],
-        "replay_bytes_per_slot": per_slot,
-        "replay_bytes_per_env_step": per_slot * row["slots"] / row["env_steps"],
     }
-    return {name: derived[name] if name in derived else row[name] for name in FIGURES}
+    if "replay_bytes_per_seed" in row:
+        per_slot = row["replay_bytes_per_seed"] / row["replay_slots_per_seed"]
+        derived["replay_bytes_per_slot"] = per_slot
+        derived["replay_bytes_per_env_step"] = per_slot * row["slots"] / row["env_steps"]
+    both = row | derived
+    return {name: both[name] for name in FIGURES if name in both}
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -182,7 +225,7 @@ def spread(values: list[float]) -> dict[str, float]:
 def summary(rows: list[dict[str, Record]]) -> Record:
     """Each figure over rounds, with the ratio of the medians, JaxMARL / jaxvff."""
     out: Record = {}
-    for name in FIGURES:
+    for name in figures(rows[0]["ours"]):
         both = {s: spread([figures(row[s])[name] for row in rows]) for s in ("theirs", "ours")}
         out[name] = {**both, "ratio": both["theirs"]["median"] / both["ours"]["median"]}
     return out
@@ -202,7 +245,7 @@ def terminal(table: dict[str, Record], rounds: int) -> Table:
         view.add_section()
         view.add_row(f"[bold]{work}[/]")
         for name, title in FIGURES.items():
-            if title is not None:
+            if title is not None and name in rows:
                 row = rows[name]
                 cells = (text(row["theirs"]), text(row["ours"]), f"{row['ratio']:.2f}")
                 view.add_row(title, *cells)
@@ -268,14 +311,14 @@ def write(
     """
     first = done[args.work[0]][0]
     record = {
-        "what": f"recurrent QMIX on SMAX {args.map}: cost of an iteration on one core",
+        "what": f"recurrent QMIX and PQN-VDN on SMAX {args.map}: cost of an iteration on one core",
         "notes": NOTES,
         "table": table,
         "rounds": len(loads),
         "iterations_timed": {"learn": args.updates, "rollout": args.rollouts},
-        "parameters": {side: row["parameters"] for side, row in first.items()},
+        "parameters": {n: done[n][0]["ours"]["parameters"] for n in args.work},
         "ours": {"overrides": OURS, "work": {n: WORK[n]._asdict() for n in args.work}},
-        "peer": {x: first["theirs"][x] for x in ("commit", "versions", "config")},
+        "peer": {x: first["theirs"][x] for x in ("commit", "versions")},
         "load_at_start_of_round": loads,  # processes, mean of the minute before
         **about(),
         "command": "python benchmarks/jaxmarl_speed.py CHECKOUT",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from jaxvff.core.types import EnvSpec
 from jaxvff.networks.dense import dense
+from jaxvff.networks.gru import remember
 from jaxvff.networks.heads import detached
 from jaxvff.networks.options import UTILITIES
 from jaxvff.networks.utility import Utility
@@ -43,6 +45,46 @@ def test_a_gru_restarts_with_every_episode_as_a_slow_loop_does() -> None:
         used = np.isfinite(expected)
         assert used[..., 0, 0].sum() == sum(last - first + 1 for first, last in spans(s))
         np.testing.assert_allclose(np.asarray(q)[used], expected[used], atol=TOLERANCE)
+
+
+def test_the_gradient_that_is_written_out_is_that_of_flaxs_cell() -> None:
+    """In float64, for all arguments, with restarts, on sequences with and without a loop."""
+    rng = np.random.default_rng(0)
+    n, size, names = 5, 4, ("r", "z", "n")
+
+    def by_flax(
+        kernel: jax.Array, bias: jax.Array, given: jax.Array, is_first: jax.Array, h: jax.Array
+    ) -> jax.Array:
+        """The input's share is what the cell's layers of inputs make of it: they pass it on."""
+        cell, memories = nn.GRUCell(size), []
+        parts = dict(zip(names, jnp.split(kernel, 3, axis=-1), strict=True))
+        params = {f"h{x}": {"kernel": parts[x]} for x in names}
+        params["hn"]["bias"] = bias
+        for k, x in enumerate(names):
+            passed = jnp.eye(3 * size)[:, k * size : (k + 1) * size]
+            params[f"i{x}"] = {"kernel": passed, "bias": jnp.zeros(size)}
+        for x, first in zip(given, is_first, strict=True):
+            h = cell.apply({"params": params}, jnp.where(first, 0, h), x)[0]
+            memories.append(h)
+        return jnp.stack(memories)
+
+    with jax.enable_x64(True):
+        for n_slots in (1, 3, 12):
+            draw = lambda *shape: jnp.asarray(rng.normal(size=shape))
+            is_first = jnp.asarray(rng.random(n_slots) < 0.3)
+            kernel, bias, before = draw(size, 3 * size), draw(size), draw(2, n, size)
+            given, weights = draw(n_slots, 2, n, 3 * size), draw(n_slots, 2, n, size)
+            found, expected = (
+                jax.value_and_grad(
+                    lambda w, b, x, h, f=f: jnp.sum(weights * f(w, b, x, is_first, h)), (0, 1, 2, 3)
+                )(kernel, bias, given, before)
+                for f in (remember, by_flax)
+            )
+            jax.tree.map(
+                lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-12),
+                found,
+                expected,
+            )
 
 
 @pytest.mark.parametrize("shared", [True, False])

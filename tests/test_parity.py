@@ -276,16 +276,17 @@ def test_td_lambda_agrees(path: Path, tolerance: float) -> None:
 
 
 def torch_gru(data: dict[str, np.ndarray], name: str) -> dict[str, Any]:
-    """A GRU cell of PyTorch in flax's names; its two biases of r and z only ever occur as a sum."""
-    tree: dict[str, Any] = {}
-    for side, own in (("i", "ih"), ("h", "hh")):
-        for gate, rows in zip("rzn", np.split(data[f"{name}.weight_{own}"], 3), strict=True):
-            tree[side + gate] = {"kernel": jnp.asarray(rows.T)}
-    of_input, of_hidden = (np.split(data[f"{name}.bias_{own}"], 3) for own in ("ih", "hh"))
-    for i, gate in enumerate("rz"):
-        tree["i" + gate]["bias"] = jnp.asarray(of_input[i] + of_hidden[i])
-    tree["in"]["bias"], tree["hn"]["bias"] = (jnp.asarray(b[2]) for b in (of_input, of_hidden))
-    return tree
+    """A GRU cell of PyTorch in our names; its two biases of r and z only ever occur as a sum."""
+    of_input, of_memory = (data[f"{name}.bias_{own}"] for own in ("ih", "hh"))
+    gates, candidate = np.split(of_memory, [2 * len(of_memory) // 3])
+    return {
+        "gates": {
+            "kernel": jnp.asarray(data[f"{name}.weight_ih"].T),
+            "bias": jnp.asarray(of_input + np.concatenate([gates, 0 * candidate])),
+        },
+        "memory_kernel": jnp.asarray(data[f"{name}.weight_hh"].T),
+        "memory_bias": jnp.asarray(candidate),
+    }
 
 
 def layer(data: dict[str, np.ndarray], name: str) -> dict[str, Any]:
@@ -300,10 +301,9 @@ def layer(data: dict[str, np.ndarray], name: str) -> dict[str, Any]:
 def test_mavens_utilities_and_discriminator_agree(path: Path, tolerance: float) -> None:
     data, meta, spec = load(path)
     net = Gru(spec.n_actions, meta["hidden"], by_latent)
-    cell = torch_gru(data, "w:rnn")
     params = {
         "Dense_0": layer(data, "w:fc1"),
-        "GRUCell_0": cell,
+        **torch_gru(data, "w:rnn"),
         "Dense_1": layer(data, "w:hyper_noise_fc1"),
     }
     given = Given(
@@ -311,10 +311,14 @@ def test_mavens_utilities_and_discriminator_agree(path: Path, tolerance: float) 
         jnp.tile(jnp.eye(spec.n_agents), (len(data["z"]), 1, 1)),
     )
     carry, q, _ = net.apply(
-        {"params": params}, jnp.asarray(data["hidden"]), jnp.asarray(data["inputs"]), given
+        {"params": params},
+        jnp.asarray(data["hidden"]),
+        jnp.asarray(data["inputs"])[None],
+        jnp.array([False]),
+        jax.tree.map(lambda x: x[None], given),
     )
-    close(carry, data["h"], tolerance)
-    close(q, data["q"], tolerance)
+    close(carry[0], data["h"], tolerance)
+    close(q[0], data["q"], tolerance)
 
     size = meta["layers"] * 2 + 1
     guessing = {f"layers_{i}": layer(data, f"d:model.{i}") for i in range(0, size, 2)}

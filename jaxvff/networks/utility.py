@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvff.core.scan import scan
 from jaxvff.core.types import Array, EnvSpec, Params, Segment
 from jaxvff.networks.dense import dense, uniform
+from jaxvff.networks.gru import remember
 from jaxvff.networks.heads import Given, Head, attached
 
 
@@ -22,7 +22,6 @@ def normalised(norm: str, x: Array) -> Array:
 class Mlp(nn.Module):
     """Two layers of size `hidden_dim`, then a head; it remembers nothing."""
 
-    recurrent: ClassVar[bool] = False
     n_actions: int
     hidden_dim: int = 64
     head: Head = attached
@@ -30,19 +29,29 @@ class Mlp(nn.Module):
 
     @nn.compact
     def __call__(
-        self, carry: Array, x: Array, given: Given | None = None
+        self, before: Array, x: Array, is_first: Array, given: Given | None = None
     ) -> tuple[Array, Array, Array]:
-        """`carry[..., H]`, `x[..., I]` -> `(carry, q[..., U], features)`, see heads.Head."""
+        """T slots of a sequence, side by side.
+
+        Args:
+          before: the memory before them, `[..., H]`; not used.
+          x: inputs, `[T, ..., I]`.
+          is_first: `[T]` bool, the first steps of episodes; not used.
+          given: for the head, fields `[T, ..., size]`.
+
+        Returns:
+          `before` for every slot, and the head's `(q[T, ..., U], features[T, ..., any])`.
+        """
         features = nn.relu(normalised(self.norm, dense(self.hidden_dim, x.shape[-1])(x)))
         features = dense(self.hidden_dim, self.hidden_dim)(features)
         features = nn.relu(normalised(self.norm, features))
-        return carry, *self.head(x, features, self.n_actions, given)
+        memories = jnp.broadcast_to(before, (*x.shape[:-1], self.hidden_dim))
+        return memories, *self.head(x, features, self.n_actions, given)
 
 
 class Gru(nn.Module):
-    """A layer, a GRU cell, then a head (PyMARL's agent)."""
+    """A layer, a gated recurrent unit, then a head (PyMARL's agent)."""
 
-    recurrent: ClassVar[bool] = True
     n_actions: int
     hidden_dim: int = 64
     head: Head = attached
@@ -50,16 +59,30 @@ class Gru(nn.Module):
 
     @nn.compact
     def __call__(
-        self, carry: Array, x: Array, given: Given | None = None
+        self, before: Array, x: Array, is_first: Array, given: Given | None = None
     ) -> tuple[Array, Array, Array]:
-        """`carry[..., H]`, `x[..., I]` -> `(carry, q[..., U], features)`, see heads.Head."""
-        init = uniform(self.hidden_dim**-0.5)
-        seen = nn.relu(normalised(self.norm, dense(self.hidden_dim, x.shape[-1])(x)))
-        cell = nn.GRUCell(
-            self.hidden_dim, kernel_init=init, recurrent_kernel_init=init, bias_init=init
+        """T slots of a sequence, one after the other.
+
+        Args:
+          before: the memory before them, `[..., H]`.
+          x: inputs, `[T, ..., I]`.
+          is_first: `[T]` bool, the first steps of episodes, before which nothing is remembered.
+          given: for the head, fields `[T, ..., size]`.
+
+        Returns:
+          The memory after every slot, `[T, ..., H]`, and the head's
+          `(q[T, ..., U], features[T, ..., any])`.
+        """
+        size, init = self.hidden_dim, uniform(self.hidden_dim**-0.5)
+        seen = nn.relu(normalised(self.norm, dense(size, x.shape[-1])(x)))
+        memories = remember(
+            self.param("memory_kernel", init, (size, 3 * size)),
+            self.param("memory_bias", init, (size,)),
+            dense(3 * size, size, name="gates")(seen),
+            is_first,
+            before,
         )
-        carry, _ = cell(carry, seen)
-        return carry, *self.head(x, carry, self.n_actions, given)
+        return memories, *self.head(x, memories, self.n_actions, given)
 
 
 class Utility(NamedTuple):
@@ -76,11 +99,14 @@ class Utility(NamedTuple):
         """Parameters; with `shared=False` every leaf has a leading axis [A]."""
         spec = self.spec
         nothing = jnp.zeros((spec.n_agents, spec.obs_size))
-        x = self.inputs(nothing, jnp.zeros(spec.n_agents, int), jnp.array(True))
-        carry, given = self.initial_carry(), self._given(self.blank_context())
+        x = self.inputs(nothing, jnp.zeros(spec.n_agents, int), jnp.array(True))[None]
+        carry, blank = self.initial_carry(), self.blank_context()
+        given = self._given(None if blank is None else blank[None])
+        is_first = jnp.array([True])
         if self.shared:
-            return self.net.init(key, carry, x, given)
-        return jax.vmap(self.net.init)(jax.random.split(key, spec.n_agents), carry, x, given)
+            return self.net.init(key, carry, x, is_first, given)
+        keys = jax.random.split(key, spec.n_agents)
+        return jax.vmap(self.net.init, (0, 0, 1, None, 1))(keys, carry, x, is_first, given)
 
     def initial_carry(self) -> Array:
         """The memory at the start of an episode: zeros `[A, H]`."""
@@ -94,17 +120,27 @@ class Utility(NamedTuple):
         self, params: Params, carry: Array, x: Array, context: Array | None
     ) -> tuple[Array, Array, Array]:
         """One step: `carry[A, H]`, `x[A, I]`, `context[C]` -> `(carry, q[A, U], features)`."""
+        first = None if context is None else context[None]
+        out = self._apply(params, carry, x[None], jnp.array([False]), first)
+        return jax.tree.map(lambda z: z[0], out)
+
+    def _apply(
+        self, params: Params, before: Array, x: Array, is_first: Array, context: Array | None
+    ) -> tuple[Array, Array, Array]:
+        """T slots of all agents; the networks say what goes in and comes out."""
         given = self._given(context)
         if self.shared:
-            return self.net.apply(params, carry, x, given)  # type: ignore[return-value]
-        return jax.vmap(self.net.apply)(params, carry, x, given)  # type: ignore[return-value]
+            return self.net.apply(params, before, x, is_first, given)  # type: ignore[return-value]
+        apply = jax.vmap(self.net.apply, (0, 0, 1, None, 1), 1)
+        return apply(params, before, x, is_first, given)  # type: ignore[return-value]
 
     def _given(self, context: Array | None) -> Given | None:
-        """What the heads of all agents are given of a context `[C]`."""
+        """What the heads of all agents are given of the contexts `[T, C]` of T slots."""
         if context is None:
             return None
-        agents = jnp.eye(self.spec.n_agents, dtype=context.dtype)
-        return Given(jnp.tile(context, (self.spec.n_agents, 1)), agents)
+        n, n_slots = self.spec.n_agents, len(context)
+        agents = jnp.broadcast_to(jnp.eye(n, dtype=context.dtype), (n_slots, n, n))
+        return Given(jnp.repeat(context[:, None], n, axis=1), agents)
 
     def inputs(self, obs: Array, last_action: Array, is_first: Array) -> Array:
         """What the networks see.
@@ -135,25 +171,9 @@ class Utility(NamedTuple):
           `(q[T, A, U], features[T, A, H])`; a head may make other features of them.
         """
         previous = jnp.roll(segment.action, 1, axis=0)  # that of slot 0 is used only with `before`
-        initial = before = self.initial_carry()
+        before = self.initial_carry()
         if segment.before is not None:
             before = segment.before.carry
             previous = previous.at[0].set(segment.before.last_action)
         xs = jax.vmap(self.inputs)(segment.obs, previous, segment.is_first)
-        if not self.net.recurrent:  # slots are computed side by side
-            step = jax.vmap(self.step, (None, None, 0, 0))
-            _, q, features = step(params, initial, xs, segment.context)
-            return q, features
-
-        # Backwards, a slot is computed again rather than read back: ten arrays [T, A, H] of memory
-        # less per segment, and no slower on a CPU (docs/decisions.md).
-        @jax.checkpoint
-        def slot(
-            carry: Array, x: tuple[Array, Array, Array | None]
-        ) -> tuple[Array, tuple[Array, Array]]:
-            inputs, is_first, context = x
-            carry = jnp.where(is_first, initial, carry)
-            carry, q, features = self.step(params, carry, inputs, context)
-            return carry, (q, features)
-
-        return scan(slot, before, (xs, segment.is_first, segment.context))[1]
+        return self._apply(params, before, xs, segment.is_first, segment.context)[1:]

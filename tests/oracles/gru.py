@@ -14,7 +14,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 def dense(layer: dict, x: np.ndarray) -> np.ndarray:
-    """`x[I]` -> `[O]`; some recurrent layers have no bias."""
+    """`x[I]` -> `[O]`; the memory's own kernel has no bias."""
     out = x.astype(np.float64) @ np.asarray(layer["kernel"], np.float64)
     return out + np.asarray(layer["bias"], np.float64) if "bias" in layer else out
 
@@ -22,10 +22,10 @@ def dense(layer: dict, x: np.ndarray) -> np.ndarray:
 def step(params: dict, hidden: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """`hidden[H]`, `x[I]` -> the next hidden state and `q[U]`."""
     x = np.maximum(dense(params["Dense_0"], x), 0)
-    cell = params["GRUCell_0"]
-    reset = sigmoid(dense(cell["ir"], x) + dense(cell["hr"], hidden))
-    update = sigmoid(dense(cell["iz"], x) + dense(cell["hz"], hidden))
-    candidate = np.tanh(dense(cell["in"], x) + reset * dense(cell["hn"], hidden))
+    given = np.split(dense(params["gates"], x), 3)
+    recalled = np.split(dense({"kernel": params["memory_kernel"]}, hidden), 3)
+    reset, update = (sigmoid(given[i] + recalled[i]) for i in range(2))
+    candidate = np.tanh(given[2] + reset * (recalled[2] + np.asarray(params["memory_bias"])))
     hidden = (1 - update) * candidate + update * hidden
     return hidden, dense(params["Dense_1"], hidden)
 
