@@ -27,7 +27,7 @@ def run(args: list[str]) -> int:
         from rich.console import Console
 
         from jaxvff.reports import gifs, records, tables
-        from jaxvff.runs import execute
+        from jaxvff.runs import execute, learned
         from jaxvff.runs import folder as runs
         from jaxvff.training import loop
 
@@ -38,9 +38,9 @@ def run(args: list[str]) -> int:
             gifs.check(jobs, drawn)
     for index, job in enumerate(jobs):
         files = runs.job_folder(folder, jobs, index)
-        with execute.open_program(job) as program:
+        with learned.open_program(job) as program:
             with console.status(f"compiling and playing: {job.name}"):
-                trained = execute.newest(files, job, program)
+                trained = learned.newest(files, job, program)
                 if trained is None:
                     waiting.append(files)
                     continue

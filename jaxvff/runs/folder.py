@@ -18,6 +18,7 @@ from pathlib import Path
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import file_name, whole
 from jaxvff.runs import checkpoint, inputs, memory, run_file, sinks, trust
+from jaxvff.runs.learned import CHECKPOINTS, check_length
 from jaxvff.runs.locks import Writer
 from jaxvff.runs.plan import Job, plan
 from jaxvff.runs.sinks import SINKS
@@ -25,7 +26,6 @@ from jaxvff.settings.overrides import Override, parse, replaced
 
 CONFIG_FILE = "config.yaml"
 METRICS_FILE, TIMING_FILE = "metrics.jsonl", "timing.json"
-CHECKPOINTS = "checkpoint"
 RESUMABLE = ("total_steps", *SINKS)  # the keys that decide no number of a run
 
 Part = Sequence[str | Override]  # overrides of one part of a run
@@ -192,12 +192,3 @@ def _check(jobs: Sequence[Job]) -> None:
     """Refuse what cannot be trained here, before there is anything to lose."""
     sinks.check(jobs[0].config)
     memory.check(jobs)
-
-
-def check_length(job: Job, iteration: int) -> None:
-    """Refuse to go on with a run that is longer than it is to be; `iteration` is where it is."""
-    if iteration > job.config.n_iterations:
-        raise UserError(
-            f"total_steps={job.config.total_steps} is less than the "
-            f"{iteration * job.config.steps_per_iteration} steps that the run has done; raise it"
-        )
