@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import write_json, write_text
-from jaxvff.runs import checkpoint, locks, sinks
+from jaxvff.runs import checkpoint, locks, sinks, warm_start
 from jaxvff.runs.folder import (
     CHECKPOINTS,
     CONFIG_FILE,
@@ -196,7 +196,7 @@ class _Sitting:
         lane = sharding.spread(job.lanes(), program.mesh)
         watcher.on_wait(job, "compiling the start")
         saved = restored(self._folder, job, program, lane) if resume else None
-        start, carry = saved or (0, program.init(lane))
+        start, carry = saved or (0, warm_start.begun(job, program, program.init(lane)))
         watcher.on_wait(job, "compiling the training")
         program, compile_s = _compile(program, carry, lane, start)
 

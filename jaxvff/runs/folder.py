@@ -17,7 +17,7 @@ from pathlib import Path
 
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import file_name, whole
-from jaxvff.runs import checkpoint, inputs, memory, run_file, sinks, trust
+from jaxvff.runs import checkpoint, inputs, memory, run_file, sinks, trust, warm_start
 from jaxvff.runs.learned import CHECKPOINTS, check_length
 from jaxvff.runs.locks import Writer
 from jaxvff.runs.plan import Job, plan
@@ -48,6 +48,7 @@ def new_run(
         _check(jobs)
     folder = new_folder(first.run_dir, first.method["name"])
     inputs.keep(folder / inputs.FOLDER, (v.config.env for job in jobs for v in job.values))
+    warm_start.keep(folder / inputs.FOLDER, jobs)
     run_file.write(folder, command, parsed)
     return folder, jobs
 
@@ -185,7 +186,7 @@ class Guard:
 
 
 def _planned(parts: Iterable[Part], kept: Path | None = None) -> list[Job]:
-    return [job for part in parts for job in plan(part, kept)]
+    return warm_start.started([job for part in parts for job in plan(part, kept)], kept)
 
 
 def _check(jobs: Sequence[Job]) -> None:
