@@ -24,7 +24,7 @@ import numpy as np
 from flax import traverse_util
 from jax import export
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import whole, write_json
@@ -44,7 +44,7 @@ SIGNATURE = (
 )
 
 
-def save(policy: Policy, folder: Path) -> list[Path]:
+def save_policy(policy: Policy, folder: str | Path) -> list[Path]:
     """Write a policy into a new folder; policy.json last, so that a folder that has it is whole.
 
     Returns:
@@ -54,14 +54,14 @@ def save(policy: Policy, folder: Path) -> list[Path]:
       UserError: the folder has something in it or cannot be made, or the policy cannot act without
         its method's own code.
     """
-    layout = policy.layout
+    folder, layout = Path(folder), policy.layout
     _check_portable(layout)
     _new_folder(folder)
     files = []
     for name, params in _sets(policy):
         path = folder / f"{name}.safetensors"
         with whole(path) as partial:
-            save_file(flat(params), partial)
+            partial.write_bytes(save(flat(params)))
         program = folder / f"{name}.jax_export"
         with whole(program) as partial:
             partial.write_bytes(_program(policy, params))
@@ -80,12 +80,13 @@ def save(policy: Policy, folder: Path) -> list[Path]:
     return [*files, folder / ACT_FILE, folder / JSON_FILE]
 
 
-def load(folder: Path) -> Policy:
-    """A policy that `save` wrote; no code of the folder is run.
+def load_policy(folder: str | Path) -> Policy:
+    """A policy that `save_policy` wrote; no code of the folder is run.
 
     Raises:
       UserError: it is no such folder, or one that is damaged or of another version.
     """
+    folder = Path(folder)
     try:
         told = json.loads((folder / JSON_FILE).read_text(encoding="utf-8"))
         if told["format"] != FORMAT:

@@ -153,6 +153,13 @@ def results(
     ]
 
 
+def is_complete(jobs: Sequence[Job], results: Sequence[Result]) -> bool:
+    """Whether every sweep value was trained to its end."""
+    return len(results) == sum(len(job.values) for job in jobs) and all(
+        r.step >= r.value.config.n_iterations * r.value.config.steps_per_iteration for r in results
+    )
+
+
 def by_value(
     job: Job, metrics: dict[str, np.ndarray]
 ) -> Iterator[tuple[SweepValue, dict[str, np.ndarray]]]:

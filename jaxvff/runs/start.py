@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import whole
@@ -37,7 +37,7 @@ class Start(NamedTuple):
     def save(self, path: Path) -> None:
         """Write a .safetensors file, whole or not at all."""
         with whole(path) as partial:
-            save_file(self.leaves, partial, {"seeds": json.dumps(self.seeds)})
+            partial.write_bytes(save(self.leaves, {"seeds": json.dumps(self.seeds)}))
 
 
 def read(path: Path) -> Start:

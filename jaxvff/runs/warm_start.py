@@ -88,7 +88,7 @@ def _found(asked: Config, kept: Path | None) -> Start:
         return start.read(copy)
     source = Path(str(asked.init_from))
     if (source / policies.JSON_FILE).exists():
-        leaves = policies.flat({"utility": policies.load(source).params})
+        leaves = policies.flat({"utility": policies.load_policy(source).params})
         return Start((), {name: array[None] for name, array in leaves.items()})
     if (source / run_file.NAME).exists():
         return _of_run(source, asked)
