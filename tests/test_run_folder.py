@@ -19,7 +19,7 @@ from jaxvff.cli import evaluate, train
 from jaxvff.cli.main import main
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import file_name, write_text
-from jaxvff.runs import checkpoint, execute, inputs, learned, locks, trust
+from jaxvff.runs import checkpoint, inputs, learned, locks, trust
 from jaxvff.runs import folder as runs
 from jaxvff.runs.metrics_file import JsonLines
 from jaxvff.runs.plan import plan

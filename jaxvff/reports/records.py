@@ -167,8 +167,9 @@ def from_json(told: Mapping[str, Any]) -> TableRecord | EpisodeRecord:
             median["seed"], _array(median["q_tot"]), _array(median["utilities"])
         )
     else:
+        fields = Aggregate._fields
         values["aggregate"] = {
-            name: Aggregate(**{k: np.nan if v is None else v for k, v in score.items()})
+            name: Aggregate._make(np.nan if (x := score[k]) is None else x for k in fields)
             for name, score in told["aggregate"].items()
         }
     return kind(**values)
