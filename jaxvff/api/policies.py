@@ -65,7 +65,7 @@ def of_run(folder: Path, jobs: Sequence[Job], seed: int | None, sweep: Mapping[s
         "actions": list(job.env.action_names),
         "observation": [list(part) for part in job.env.obs_parts],
     }
-    layout = Layout.of(model.utility, METHODS[name].head, _context(model, params))
+    layout = Layout.of(model.utility, METHODS[name].head, fixed_context(model, params))
     return Policy(model.utility, params["utility"], layout, about)
 
 
@@ -106,7 +106,7 @@ def _check_decentralised(method: str, model: Model) -> None:
         )
 
 
-def _context(model: Model, params: Params) -> np.ndarray | None:
+def fixed_context(model: Model, params: Params) -> np.ndarray | None:
     """What greedy play always has for a context, `[C]`; None of a method that draws nothing."""
     if model.context is None:
         return None

@@ -49,7 +49,10 @@ def choose(
     agent = jax.nn.one_hot(seen.agent, network.spec.n_agents)
     carry = jnp.where(first, 0.0, memory.carry)
     x = network.inputs_of(agent, seen.obs, memory.last_action, first)
-    given = Given(jnp.tile(jnp.array(context), (len(x), 1)), agent) if context else None
+    given = None
+    if context:
+        rows = (*seen.agent.shape, len(context))  # not tile: an export has R as a symbol
+        given = Given(jnp.broadcast_to(jnp.array(context), rows), agent)
     carry, q, _ = network.net.apply(params, carry, x, given)  # type: ignore[misc]
     action = actions.greedy(q, seen.avail).astype(jnp.int32)
     return Chosen(Memory(carry, action), q)
