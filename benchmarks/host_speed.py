@@ -39,7 +39,7 @@ from jaxvff.envs.host import game
 from jaxvff.playing.host.policy import BatchedPolicy
 from jaxvff.playing.host.pool import Pool
 from jaxvff.playing.options import EXPLORERS
-from jaxvff.runs import execute
+from jaxvff.runs import learned
 from jaxvff.runs.plan import Job, plan
 from jaxvff.settings import build
 from jaxvff.training.lanes import Lane
@@ -205,7 +205,7 @@ def measure(task: str, rounds: int, seconds: float) -> Record:
     env, updates = job.env, job.config.updates
     assert isinstance(env, HostEnv)
     rates: dict[str, list[float]] = {side: [] for side in SIDES}
-    with Pool(env, GAMES, [0]) as pool, execute.open_program(job) as program:
+    with Pool(env, GAMES, [0]) as pool, learned.open_program(job) as program:
         learning = Learning(program, sharding.spread(job.lanes(), program.mesh))
         plays: dict[str, Callable[[], int]] = {
             "wrappers": wrappers(task, env),

@@ -50,7 +50,7 @@ from jaxvff.playing.explore import epsilon_greedy
 from jaxvff.playing.rollout import Act, Player
 from jaxvff.reports import plots
 from jaxvff.reports.statistics import wilson
-from jaxvff.runs import execute, metrics_file
+from jaxvff.runs import execute, learned, metrics_file
 from jaxvff.runs import folder as run_folder
 from jaxvff.runs.execute import Watcher
 from jaxvff.runs.folder import METRICS_FILE
@@ -265,8 +265,8 @@ def measure_seed(program: Program, seed: Seed, *, with_play: bool) -> dict[str, 
 def measure(folder: Path) -> Record:
     """Measure every seed of a finished run, before training and after it."""
     (job,) = run_folder.old_run(folder)[1]
-    with execute.open_program(job) as program:
-        trained = execute.newest(folder, job, program)
+    with learned.open_program(job) as program:
+        trained = learned.newest(folder, job, program)
         if trained is None:
             raise SystemExit(f"{folder} has no checkpoint")
         lane, learner = trained.lane, program.learner

@@ -16,6 +16,7 @@ from jaxvff.core.types import Array, Env, EnvKind, EnvSpec, Outcome, View
 
 # Actions, in the reference's order: nothing, north, south, west, east, load.
 NONE, LOAD, N_ACTIONS = 0, 5, 6
+ACTIONS = ("nothing", "north", "south", "west", "east", "load")
 MOVES = np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1), (0, 0)])  # [U, 2] rows, columns
 HEAVIEST = 3  # no food is heavier than the levels of so many agents together
 UNSEEN = -1.0  # both coordinates, in an observation, of what is out of sight
@@ -122,6 +123,12 @@ def make(options: Options) -> Env:
         step=step,
         observe=rules.observe,
         signature=dataclasses.replace(options, penalty=0.0),
+        action_names=ACTIONS,
+        obs_parts=(
+            *((f"food {i}: row, column, level", 3) for i in range(f)),
+            ("itself: row, column, level", 3),
+            *((f"other {i}: row, column, level", 3) for i in range(n - 1)),
+        ),
     )
 
 

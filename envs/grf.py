@@ -59,6 +59,15 @@ class Options(WorkerOptions):
     )
 
 
+# gfootball's default set, in its order
+ACTIONS = (
+    *("idle", "left", "top_left", "top", "top_right"),
+    *("right", "bottom_right", "bottom", "bottom_left"),
+    *("long_pass", "high_pass", "short_pass", "shot", "sprint", "release_direction"),
+    *("release_sprint", "sliding", "dribble", "release_dribble"),
+)
+
+
 def make(options: Options) -> HostEnv:
     """A scenario of gfootball.
 
@@ -79,7 +88,7 @@ def make(options: Options) -> HostEnv:
     }
     env = host_env("grf", arguments, options.crew())
     draw = functools.partial(grf_render.render, options.representation, env.spec.n_agents)
-    return env._replace(render=draw)
+    return env._replace(render=draw, action_names=ACTIONS)
 
 
 KIND = EnvKind(Options, make)

@@ -138,6 +138,8 @@ def _env(payoff: np.ndarray) -> Env:
         signature=("matrix", spec),
         codec=_codec(spec, observe),
         score=score,
+        action_names=tuple(chr(ord("A") + i) for i in range(n_actions)) if n_actions <= 26 else (),
+        obs_parts=(("whether it has been played, one-hot", STATE_SIZE),),
     )
 
 

@@ -16,6 +16,7 @@ from jaxvff.core.types import Array, Codec, Env, EnvKind, EnvSpec, Outcome, Segm
 
 # Actions, in the reference's order: 0 to 3 move right, down, left and up, then these.
 STAY, CATCH, N_ACTIONS = 4, 5, 6
+ACTIONS = ("right", "down", "left", "up", "stay", "catch")
 CATCHERS = 2  # predators that it takes to capture a prey
 REWARD = 10.0  # of a capture, env units
 GONE = -1  # the cell of an animal that left the game
@@ -253,6 +254,8 @@ def _env(spec: EnvSpec, n_prey: int, board: Board, penalty: float) -> Env:
         observe=observe,
         signature=("predator_prey", n_agents, n_prey, board.size, board.radius, limit),
         codec=_codec(spec),
+        action_names=ACTIONS,
+        obs_parts=(("cells around it, row by row: predator, prey", spec.obs_size),),
     )
 
 

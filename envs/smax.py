@@ -85,6 +85,9 @@ class Options:
         return SMAC_LIMITS[self.map] if isinstance(self.time_limit, str) else self.time_limit
 
 
+MOVES = ("north", "east", "south", "west", "stop")  # the first actions, see Observer.moves
+
+
 def make(options: Options) -> Env:
     """A battle on a map of SMAX.
 
@@ -169,4 +172,6 @@ def _env(game: HeuristicEnemySMAX, options: Options) -> Env:
         signature=signature,
         codec=CompactCodec(observer, spec.n_actions).codec() if options.compact else None,
         render=partial(smax_render.render, smax),
+        action_names=(*MOVES, *(f"shoot enemy {i}" for i in range(n_units - n_allies))),
+        obs_parts=observer.parts(),
     )

@@ -124,6 +124,14 @@ class Observer:
         own = jnp.concatenate(parts, axis=-1)[:m]
         return jnp.concatenate([other.reshape(m, -1), jnp.where(alive, own, 0.0)], axis=-1)
 
+    def parts(self) -> tuple[tuple[str, int], ...]:
+        """What an allied unit observes, in order, with sizes."""
+        what = "health, offset x and y, last move x and y, target, cooldown, type"
+        bits, allies, enemies = self.n_types, self.n_allies - 1, self.n_units - self.n_allies
+        units = [f"other ally {i}" for i in range(allies)] + [f"enemy {i}" for i in range(enemies)]
+        others = [(f"{unit}: {what}", OTHER_FEATURES + bits) for unit in units]
+        return (*others, ("itself: health, x, y, cooldown, type", OWN_FEATURES + bits))
+
     def ready(self, cooldown: Array, types: Array) -> Array:
         """The share of the full cooldown that is left, of `cooldown[n]` seconds: `[n]`."""
         return jnp.clip(cooldown * jnp.asarray(self.per_cooldown)[types], 0.0, 1.0)

@@ -23,8 +23,8 @@ from jaxvff.methods.table import METHODS
 from jaxvff.mixers import qmix
 from jaxvff.reports import diagnosis as reports
 from jaxvff.reports import diagnosis_picture
-from jaxvff.runs import execute
 from jaxvff.runs import folder as run_folder
+from jaxvff.runs import learned
 from jaxvff.settings import build
 from jaxvff.settings.diagnosis import DiagnosisOptions
 from jaxvff.training import diagnosis
@@ -303,8 +303,8 @@ def test_the_command_says_of_each_seed_what_brute_force_says(trained: Path, caps
         method = job.config.method["name"]
         if method == "iql":
             continue
-        with execute.open_program(job) as program:
-            known = execute.newest(run_folder.job_folder(trained, jobs, index), job, program)
+        with learned.open_program(job) as program:
+            known = learned.newest(run_folder.job_folder(trained, jobs, index), job, program)
             assert known is not None
             tested = program.evaluate(known.carry, known.lane)
         name = METHODS[method].joint_values[0].name
@@ -348,7 +348,7 @@ def test_over_several_steps_ascents_find_at_most_the_regret_that_enumeration_fin
          f"run_dir={tmp_path / 'prey'}"]
     )  # fmt: skip
     lane = job.lanes()
-    with execute.open_program(job) as program:
+    with learned.open_program(job) as program:
         carry = program.init(lane)
         every, some = (
             [f.states for f in diagnosis.diagnose(program, carry, lane, asked)]
@@ -374,7 +374,7 @@ def test_a_team_that_draws_a_context_is_judged_under_it(method: str, tmp_path: P
          f"run_dir={tmp_path / method}"]
     )  # fmt: skip
     lane = job.lanes()
-    with execute.open_program(job) as program:
+    with learned.open_program(job) as program:
         found = list(diagnosis.diagnose(program, program.init(lane), lane, ASKED))
     assert len(found) == 2
     for each in found:

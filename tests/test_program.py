@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxvff.cli import faults, help_texts, streams, switches
+from jaxvff.api import switches
+from jaxvff.cli import faults, help_texts, streams
 from jaxvff.core.errors import UserError
 from tests.test_run import metrics
 

@@ -19,7 +19,7 @@ from jaxvff.cli import evaluate, train
 from jaxvff.cli.main import main
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import file_name, write_text
-from jaxvff.runs import checkpoint, execute, inputs, locks, trust
+from jaxvff.runs import checkpoint, inputs, learned, locks, trust
 from jaxvff.runs import folder as runs
 from jaxvff.runs.metrics_file import JsonLines
 from jaxvff.runs.plan import plan
@@ -307,7 +307,7 @@ def test_runs_without_code_of_others_need_no_leave(tmp_path: Path) -> None:
 def test_trust_is_for_folders(tmp_path: Path, capsys, monkeypatch) -> None:
     for command in (evaluate, train):
         monkeypatch.setattr(command, "importing", lambda *options: pytest.fail("it imported JAX"))
-    monkeypatch.setattr(execute, "open_program", lambda *args: pytest.fail("it went on"))
+    monkeypatch.setattr(learned, "open_program", lambda *args: pytest.fail("it went on"))
     assert main(["train", "trust=true"]) == 2
     assert "add resume=<folder>" in capsys.readouterr().err
     assert main(["evaluate", f"run={tmp_path}", "trust=yes"]) == 2

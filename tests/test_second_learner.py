@@ -24,7 +24,7 @@ from jaxvff.core import sizes
 from jaxvff.core.types import Array, Env, Params, Traced, Tree
 from jaxvff.learning.learner import Learner, LearnInput, LearnOutput, Parts, Size, init_params
 from jaxvff.learning.options import LEARNERS, LearningOptions
-from jaxvff.runs import execute, memory
+from jaxvff.runs import execute, learned, memory
 from jaxvff.runs import folder as runs
 from jaxvff.runs.execute import Watcher
 from jaxvff.runs.plan import plan
@@ -118,8 +118,8 @@ def run(folder: Path, *, stop_after: int | None = None, resume: bool = False) ->
 def newest(folder: Path) -> tuple[int, Tree]:
     """The iteration and the carry of the checkpoint."""
     _, (job,) = runs.old_run(folder)
-    with execute.open_program(job) as program:
-        trained = execute.newest(folder, job, program)
+    with learned.open_program(job) as program:
+        trained = learned.newest(folder, job, program)
     return trained.iteration, trained.carry
 
 
@@ -160,8 +160,8 @@ def test_evaluate_plays_with_what_it_learned(straight: Path, capsys) -> None:
     assert main(["evaluate", f"run={straight}"]) == 0
     assert "greedy-optimal" in capsys.readouterr().out
     _, (job,) = runs.old_run(straight)
-    with execute.open_program(job) as program:
-        trained = execute.newest(straight, job, program)
+    with learned.open_program(job) as program:
+        trained = learned.newest(straight, job, program)
         metrics = loop.report_metrics(program, trained.carry, trained.lane)
     np.testing.assert_allclose(metrics["test_return"], lines(straight)[-1]["test_return"])
 
@@ -253,8 +253,8 @@ def test_it_learns_from_games_on_the_host(tmp_path: Path) -> None:
     assert (first.metrics["best"] > -2.5).all()
     assert (first.metrics["stopped_at"] == -1).all()
     assert [line["step"] for line in lines(tmp_path)] == [520, 1040]
-    with execute.open_program(job) as program:
-        trained = execute.newest(tmp_path, job, program)
+    with learned.open_program(job) as program:
+        trained = learned.newest(tmp_path, job, program)
         assert trained.carry.state.learner["counts"][0].tolist() == [20, 20]
         metrics = program.evaluate(trained.carry, trained.lane)
         played = program.record(trained.carry, trained.lane, [1], 2)
@@ -265,7 +265,7 @@ def test_it_learns_from_games_on_the_host(tmp_path: Path) -> None:
 
 def test_nobody_looks_into_the_state_of_a_learner() -> None:
     """Of anything called `learner`, other rooms use the fields of Learner alone."""
-    rooms = ("cli", "lab", "playing", "reports", "runs", "settings", "training")
+    rooms = ("api", "cli", "lab", "playing", "reports", "runs", "settings", "training")
     for path in (path for room in rooms for path in (ROOT / "jaxvff" / room).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Attribute):

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from jaxvff.cli.main import main
 from jaxvff.core.errors import UserError
-from jaxvff.runs import checkpoint, execute, leases, locks, merge, shards, work
+from jaxvff.runs import checkpoint, execute, learned, leases, locks, merge, shards, work
 from jaxvff.runs import folder as runs
 from jaxvff.runs.leases import END, LEASE_S, OWNER, Shelf
 from jaxvff.runs.plan import Job
@@ -291,7 +291,7 @@ def test_merged_checkpoints_are_evaluated_and_go_on(whole: Path, copied: Path, c
     assert main(["evaluate", f"run={copied}"]) == 0
     assert "greedy-optimal" in before
     jobs = runs.old_run(copied)[1]
-    with execute.open_program(jobs[0]) as program:
+    with learned.open_program(jobs[0]) as program:
         like = jax.eval_shape(program.init, jobs[0].lanes())
     saved = [
         checkpoint.restore_newest(folder / "checkpoint", like, jobs[0].fingerprint())

@@ -25,11 +25,12 @@ LAYERS = [
     {"mixers"},
     {"losses"},
     {"methods", "learning", "playing"},
-    {"settings"},
+    {"policies", "settings"},
     {"training"},
     {"runs"},
     {"reports"},
     {"lab"},
+    {"api"},
     {"cli"},
 ]
 FILES = [*ROOT.glob("jaxvff/**/*.py"), *ROOT.glob("envs/*.py"), *ROOT.glob("configs/*.py")]

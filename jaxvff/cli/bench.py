@@ -82,9 +82,9 @@ def measure(job: Job, seconds: float = 5.0) -> dict[str, Any]:
       method, lanes, init_s, compile_s, seed_steps_per_s; of one lane state_bytes, and the main
       part of it with its name, part and part_bytes.
     """
-    from jaxvff.runs import execute
+    from jaxvff.runs import learned
 
-    with execute.open_program(job) as program:
+    with learned.open_program(job) as program:
         return _measure(job, program, seconds)
 
 

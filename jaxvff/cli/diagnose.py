@@ -114,7 +114,7 @@ def _of_job(
       asked: what was asked.
     """
     from jaxvff.reports import diagnosis as reports
-    from jaxvff.runs import execute
+    from jaxvff.runs import learned
     from jaxvff.training import diagnosis
 
     def shown(found: Iterator[Found]) -> Iterator[Found]:
@@ -123,8 +123,8 @@ def _of_job(
             yield each
 
     bar.update(task, description=f"{job.name}: compiling")
-    with execute.open_program(job) as program:
-        trained = execute.newest(files, job, program)
+    with learned.open_program(job) as program:
+        trained = learned.newest(files, job, program)
         if trained is None:
             _say(bar.console, f"{files} has no checkpoint yet")
             return []

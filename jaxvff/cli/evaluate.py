@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 from jaxvff.cli.start import importing
@@ -26,10 +27,9 @@ def run(args: list[str]) -> int:
 
         from rich.console import Console
 
+        from jaxvff.api import evaluation
         from jaxvff.reports import gifs, records, tables
-        from jaxvff.runs import execute
         from jaxvff.runs import folder as runs
-        from jaxvff.training import loop
 
         drawn = gifs.wish(own)
         console, found, waiting = Console(), [], []
@@ -38,17 +38,15 @@ def run(args: list[str]) -> int:
             gifs.check(jobs, drawn)
     for index, job in enumerate(jobs):
         files = runs.job_folder(folder, jobs, index)
-        with execute.open_program(job) as program:
+        with ExitStack() as stack:
             with console.status(f"compiling and playing: {job.name}"):
-                trained = execute.newest(files, job, program)
-                if trained is None:
-                    waiting.append(files)
-                    continue
-                metrics = loop.report_metrics(program, trained.carry, trained.lane)
-                results = execute.results(job, files, trained.iteration, metrics=metrics, timing={})
-            found += [records.of(result) for result in results]
+                played = stack.enter_context(evaluation.of_job(files, job))
+            if played is None:
+                waiting.append(files)
+                continue
+            found += [records.of(result) for result in played.results]
             if drawn is not None:
-                for line in gifs.gifs(files, job, program, trained, drawn):
+                for line in gifs.gifs(files, job, played.program, played.trained, drawn):
                     console.print(line, soft_wrap=True, markup=False, highlight=False)
     if not found:
         raise UserError(f"{folder} has no checkpoint yet; wait for one or train again")

@@ -18,6 +18,7 @@ usage: jaxvff <command> [key=value ...]
   train                  train a method for many seeds at once, show what it learned
   evaluate run=<folder>  greedy evaluation of a trained run, from its checkpoint
   diagnose run=<folder>  is the greedy joint action the best one, by the run's own joint value?
+  export run=<folder>    the agents of a seed as files that act without this package (docs/api.md)
   reproduce table1       the paper's Table 1: eight methods, two games, 256 seeds
   reproduce smax         the paper's comparison on SMAX's versions of its three maps
   stability game=a       zero-loss points, spectra, flows, escapes, the paper's theorems
@@ -68,6 +69,19 @@ in the run folder. For games on the device.
 The joint value is Q_tot; of qtran Q_jt, of ordered_joint the value that it searches; ordered_nmqmix
 and weighted QMIX have two, a row for each. iql has none, and is refused. Without trust=true, so is
 a run that names code (docs/runs.md).
+"""
+
+EXPORT = """\
+usage: jaxvff export run=<run folder> to=<new folder> [seed=<n>] [<swept key>=<value>] [trust=true]
+
+Writes the agents of one seed (default: the first) from the newest checkpoint, as they act greedily:
+  policy.json           sizes, the layout of what an agent sees, names of actions, where it is from
+  agents.safetensors    their parameters; agent_<i>.safetensors where each has its own
+  agents.jax_export     the same as a StableHLO program (jax.export.deserialize)
+  act.py                acts with NumPy alone: Team(folder).act(obs, avail)
+In Python: jaxvff.load_policy(folder), policy.reset(n), policy.act(obs, avail). A run begins with
+such a policy by init_from=<folder>. Of a sweep, name one value: lr=1e-3. Methods whose agents wait
+for a draw of the whole team (maven) are refused.
 """
 
 REPRODUCE = """\
@@ -191,6 +205,7 @@ TEXTS = {
     "train": TRAIN,
     "evaluate": EVALUATE,
     "diagnose": DIAGNOSE,
+    "export": EXPORT,
     "reproduce": REPRODUCE,
     "stability": STABILITY,
     "bench": BENCH,

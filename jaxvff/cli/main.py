@@ -21,6 +21,7 @@ COMMANDS: Registry[Callable[[list[str]], int]] = Registry(
         "train": "jaxvff.cli.train:run",
         "evaluate": "jaxvff.cli.evaluate:run",
         "diagnose": "jaxvff.cli.diagnose:run",
+        "export": "jaxvff.cli.export:run",
         "reproduce": "jaxvff.cli.reproduce:run",
         "stability": "jaxvff.cli.stability:run",
         "bench": "jaxvff.cli.bench:run",

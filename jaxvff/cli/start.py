@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from jaxvff.api import start
 from jaxvff.settings.run_options import OutputOptions
 
 
@@ -18,15 +18,6 @@ def importing(options: OutputOptions | None = None) -> Iterator[None]:
     """
     from rich.console import Console
 
-    from jaxvff.cli import switches
-
     with Console(stderr=True).status("importing JAX and what the command needs"):
-        if "jax" not in sys.modules:  # in a notebook it is there, as its user wants it
-            switches.import_jax()
-
-        from jaxvff.training import compilation_cache, sharding
-
-        sharding.use_all_cores()
-        compilation_cache.set_up(options or OutputOptions())
-        switches.check_devices()
+        start.set_up(options)
         yield

@@ -169,6 +169,10 @@ class Env(NamedTuple):
     params_of: Callable[[int], EnvParams] | None = None
     # Of a game of one step: how well its payoffs are known. None: greedy episodes say it all.
     score: Callable[[Judge, EnvParams], TableScore] | None = None
+    # For people who get a policy: the names of the U actions, and the parts of an observation in
+    # order, with their sizes, which sum to O. Empty: nobody has named them.
+    action_names: tuple[str, ...] = ()
+    obs_parts: tuple[tuple[str, int], ...] = ()
 
     def params_for(self, seed: int) -> EnvParams:
         """The params that a seed plays with."""
@@ -203,6 +207,8 @@ class HostEnv(NamedTuple):
     # (state of every slot of one episode [L + 1, S], the .gif to write, how it ended)
     render: Callable[[EnvState, Path, str], None] | None = None
     score: None = None
+    action_names: tuple[str, ...] = ()  # as of an Env
+    obs_parts: tuple[tuple[str, int], ...] = ()
 
     def params_for(self, seed: int) -> EnvParams:
         """Nothing is traced."""

@@ -69,6 +69,9 @@ class Learner(NamedTuple):
     first_iteration: int  # the first one in which parameters change
     # state -> what values are multiplied with to be in env units, []
     unit: Callable[[Tree], Array] = lambda state: jnp.ones(())
+    # (a fresh state, parameters as `acting` gives them) -> the state that begins with them, for
+    # init_from=; None: the learner cannot
+    with_params: Callable[[Tree, Params], Tree] | None = None
 
 
 def init_params(model: Model, key: Array) -> Params:

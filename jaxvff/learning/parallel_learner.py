@@ -80,6 +80,7 @@ def make(parts: Parts, options: LearningOptions) -> Learner:
         n_keys=options.epochs,
         first_iteration=0,
         unit=learner.unit,
+        with_params=learner.with_params,
     )
 
 
@@ -105,6 +106,13 @@ class ParallelLearner(NamedTuple):
             scale=return_scale.fresh(),
             bonus=self.bonus.init(bonus_key, spec.state_size) if self.bonus is not None else (),
             memory=parts.memory.init(memory_key, spec, parts.n_envs, parts.n_slots),
+        )
+
+    def with_params(self, state: State, params: Params) -> State:
+        """A fresh state that begins with other parameters."""
+        target = jax.tree.map(jnp.copy, params)  # what is donated may not be there twice
+        return state._replace(
+            params=params, target_params=target, opt_state=self.optimizer.init(params)
         )
 
     def acting(self, state: State) -> Params:

@@ -52,6 +52,7 @@ def make(parts: Parts, options: LearningOptions) -> Learner:
         n_keys=options.updates,
         first_iteration=learner.first_iteration,
         unit=learner.unit,
+        with_params=learner.with_params,
     )
 
 
@@ -89,6 +90,13 @@ class ReplayLearner(NamedTuple):
             bonus=self.bonus.init(bonus_key, spec.state_size) if self.bonus is not None else (),
             replay=self.replay.init(item),
             memory=memory,
+        )
+
+    def with_params(self, state: State, params: Params) -> State:
+        """A fresh state that begins with other parameters."""
+        target = jax.tree.map(jnp.copy, params)  # what is donated may not be there twice
+        return state._replace(
+            params=params, target_params=target, opt_state=self.optimizer.init(params)
         )
 
     def acting(self, state: State) -> Params:

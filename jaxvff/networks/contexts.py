@@ -5,7 +5,7 @@ A context is `[C]` floats. The agents and the mixer see it in every step, and a 
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import flax.linen as nn
 import jax
@@ -21,6 +21,9 @@ TARGET = (1.0, 1.0)  # the weights of the task that is asked for: both parts cou
 
 class Context(Protocol):
     """A flax module that draws a context; its parameters are "context" among a learner's."""
+
+    # A greedy one is the same whatever the state, so that an agent can know it beforehand.
+    greedy_is_fixed: ClassVar[bool]
 
     @property
     def size(self) -> int:
@@ -54,6 +57,7 @@ class LatentPolicy(nn.Module):
     units instead of 256; at evaluation it draws latents uniformly.
     """
 
+    greedy_is_fixed: ClassVar[bool] = False
     spec: EnvSpec
     latents: int = option(16, "modes that a team may draw for an episode", low=2, high=MAX_WIDTH)
     latent_dim: int = option(
@@ -119,6 +123,7 @@ class RelatedTasks(nn.Module):
     vary, since only the ratio of both changes a policy; the task is drawn for an episode.
     """
 
+    greedy_is_fixed: ClassVar[bool] = True
     spec: EnvSpec
     tasks: int = option(5, "related tasks that are drawn for an episode", low=1, high=1000)
     task_spread: float = option(

@@ -143,7 +143,7 @@ class Utility(NamedTuple):
         return Given(jnp.repeat(context[:, None], n, axis=1), agents)
 
     def inputs(self, obs: Array, last_action: Array, is_first: Array) -> Array:
-        """What the networks see.
+        """What the networks of the team see.
 
         Args:
           obs: `[A, O]`.
@@ -153,11 +153,26 @@ class Utility(NamedTuple):
         Returns:
           Inputs `[A, I]`.
         """
+        agents = jnp.eye(self.spec.n_agents, dtype=obs.dtype)
+        return self.inputs_of(agents, obs, last_action, is_first)
+
+    def inputs_of(self, agent: Array, obs: Array, last_action: Array, is_first: Array) -> Array:
+        """What the networks of some agents see: a row each, of one game or of several.
+
+        Args:
+          agent: which agent a row is, one-hot `[R, A]`.
+          obs: `[R, O]`.
+          last_action: `[R]` int.
+          is_first: `[]` or `[R, 1]` bool.
+
+        Returns:
+          Inputs `[R, I]`.
+        """
         parts = [obs]
         if self.last_action:
             parts.append(jax.nn.one_hot(last_action, self.spec.n_actions) * ~is_first)
         if self.agent_id:
-            parts.append(jnp.eye(self.spec.n_agents, dtype=obs.dtype))
+            parts.append(agent)
         return jnp.concatenate(parts, axis=-1)
 
     def unroll(self, params: Params, segment: Segment) -> tuple[Array, Array]:

@@ -18,7 +18,7 @@ from jaxvff.core.types import Array
 from jaxvff.reports.machine import machine
 from jaxvff.reports.records import Titled
 from jaxvff.reports.statistics import Aggregate, Rate, interval, wilson
-from jaxvff.runs.execute import Trained
+from jaxvff.runs.learned import Trained
 from jaxvff.runs.plan import Job, SweepValue
 from jaxvff.settings.diagnosis import DiagnosisOptions
 from jaxvff.training.diagnosis import Found, States, is_enumerated

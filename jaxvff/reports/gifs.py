@@ -13,7 +13,7 @@ from jaxvff.core.errors import UserError
 from jaxvff.core.files import whole
 from jaxvff.core.types import EnvState
 from jaxvff.reports import records
-from jaxvff.runs.execute import Trained
+from jaxvff.runs.learned import Trained
 from jaxvff.runs.plan import Job, SweepValue
 from jaxvff.training.program import Program, Recording
 

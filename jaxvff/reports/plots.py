@@ -5,6 +5,7 @@ matplotlib takes a second to import: import this module where something is drawn
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -12,7 +13,8 @@ from typing import TypeAlias
 import matplotlib
 import numpy as np
 
-matplotlib.use("Agg")  # draws into files, without a screen
+if "inline" not in os.environ.get("MPLBACKEND", ""):  # a notebook keeps its own, for its own plots
+    matplotlib.use("Agg")  # draws into files, without a screen
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

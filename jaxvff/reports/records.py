@@ -148,6 +148,33 @@ def of(result: Result) -> TableRecord | EpisodeRecord:
     )
 
 
+def from_json(told: Mapping[str, Any]) -> TableRecord | EpisodeRecord:
+    """What `Titled.to_json` wrote; null becomes NaN.
+
+    Raises:
+      KeyError, TypeError: it is no such record.
+    """
+    kind = TableRecord if "rates" in told else EpisodeRecord
+    values: dict[str, Any] = {name: told[name] for name in kind.__dataclass_fields__}
+    for name in ("stopped_at", "test_return", "env_steps", "payoff"):
+        if name in values:
+            values[name] = _array(values[name])
+    values["per_seed"] = {name: _array(x) for name, x in told["per_seed"].items()}
+    if kind is TableRecord:
+        values["rates"] = {name: Rate(**rate) for name, rate in told["rates"].items()}
+        median = told["median_seed"]
+        values["median_seed"] = MedianSeed(
+            median["seed"], _array(median["q_tot"]), _array(median["utilities"])
+        )
+    else:
+        fields = Aggregate._fields
+        values["aggregate"] = {
+            name: Aggregate._make(np.nan if (x := score[k]) is None else x for k in fields)
+            for name, score in told["aggregate"].items()
+        }
+    return kind(**values)
+
+
 def by_kind(records: Sequence[Record]) -> tuple[list[TableRecord], list[EpisodeRecord]]:
     """The records of matrix games, and those of episodes."""
     return (
@@ -187,6 +214,12 @@ def task(env: Mapping[str, Any]) -> str:
     name = str(next((env[key] for key in TASK_OPTIONS if env.get(key)), "payoff"))
     eased = any(env.get(key, published) != published for key, published in PUBLISHED.items())
     return f"{name} (eased)" if eased else name
+
+
+def _array(told: Any) -> np.ndarray:
+    """An array of JSON values, in which null is NaN."""
+    array = np.array(told)
+    return array.astype(float) if array.dtype == object else array
 
 
 def _as_dicts(value: object) -> object:

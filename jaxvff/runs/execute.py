@@ -14,22 +14,20 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import write_json, write_text
-from jaxvff.core.types import HostEnv
-from jaxvff.runs import checkpoint, locks, sinks
+from jaxvff.runs import checkpoint, locks, sinks, warm_start
 from jaxvff.runs.folder import (
     CHECKPOINTS,
     CONFIG_FILE,
     METRICS_FILE,
     TIMING_FILE,
     Guard,
-    check_length,
     job_folder,
 )
+from jaxvff.runs.learned import open_program, restored
 from jaxvff.runs.metrics_file import JsonLines
 from jaxvff.runs.plan import Job, SweepValue
 from jaxvff.runs.sinks import Sink
@@ -37,7 +35,7 @@ from jaxvff.settings import config
 from jaxvff.training import loop, sharding
 from jaxvff.training.lanes import Carry, Lane
 from jaxvff.training.loop import Report
-from jaxvff.training.program import Program, Stopped, device_program
+from jaxvff.training.program import Program, Stopped
 
 SECOND_AFTER_S = 0.5  # a terminal that is closed sends SIGHUP twice; a person needs longer
 
@@ -139,70 +137,6 @@ def interruptible() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def open_program(job: Job, tell: Callable[[str], None] = print) -> Iterator[Program]:
-    """The program of a job; what plays its games on the host ends with the context."""
-    if isinstance(job.env, HostEnv):
-        from jaxvff.training.host import host_program
-
-        with host_program(job.config, job.env, job.n_lanes, tell) as program:
-            yield program
-    else:
-        yield device_program(job.config, job.env, job.n_lanes)
-
-
-def restored(folder: Path, job: Job, program: Program, lane: Lane) -> tuple[int, Carry] | None:
-    """The iteration and the carry of a job's newest checkpoint, on the program's devices.
-
-    Args:
-      folder: of the job's files.
-      job: of the checkpoint.
-      program: of the job.
-      lane: all lanes of the job.
-
-    Returns:
-      None where there is no checkpoint yet.
-
-    Raises:
-      UserError: it is damaged or of another run, or the job is shorter.
-    """
-    like = jax.eval_shape(program.init, lane)
-    found = checkpoint.restore_newest(folder / CHECKPOINTS, like, job.fingerprint())
-    if found is None:
-        return None
-    iteration, carry = found
-    check_length(job, iteration)
-    return iteration, sharding.spread(carry, program.mesh)
-
-
-class Trained(NamedTuple):
-    """A job as its newest checkpoint has it."""
-
-    carry: Carry
-    lane: Lane
-    iteration: int  # iterations done
-
-    def step(self, job: Job) -> int:
-        """Env steps per seed."""
-        return self.iteration * job.config.steps_per_iteration
-
-
-def newest(folder: Path, job: Job, program: Program) -> Trained | None:
-    """The newest checkpoint of a job, as `restored` finds it; None where there is none yet.
-
-    Args:
-      folder: of the job's files.
-      job: from an old run.
-      program: of the job.
-    """
-    lane = sharding.spread(job.lanes(), program.mesh)
-    found = restored(folder, job, program, lane)
-    if found is None:
-        return None
-    iteration, carry = found
-    return Trained(carry, lane, iteration)
-
-
 def results(
     job: Job,
     folder: Path,
@@ -217,6 +151,13 @@ def results(
         Result(value, step, part, folder, timing, lanes=job.n_lanes)
         for value, part in by_value(job, metrics)
     ]
+
+
+def is_complete(jobs: Sequence[Job], results: Sequence[Result]) -> bool:
+    """Whether every sweep value was trained to its end."""
+    return len(results) == sum(len(job.values) for job in jobs) and all(
+        r.step >= r.value.config.n_iterations * r.value.config.steps_per_iteration for r in results
+    )
 
 
 def by_value(
@@ -262,7 +203,7 @@ class _Sitting:
         lane = sharding.spread(job.lanes(), program.mesh)
         watcher.on_wait(job, "compiling the start")
         saved = restored(self._folder, job, program, lane) if resume else None
-        start, carry = saved or (0, program.init(lane))
+        start, carry = saved or (0, warm_start.begun(job, program, program.init(lane)))
         watcher.on_wait(job, "compiling the training")
         program, compile_s = _compile(program, carry, lane, start)
 

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import file_name, whole
-from jaxvff.runs import checkpoint, inputs, memory, run_file, sinks, trust
+from jaxvff.runs import checkpoint, inputs, memory, run_file, sinks, trust, warm_start
+from jaxvff.runs.learned import CHECKPOINTS, check_length
 from jaxvff.runs.locks import Writer
 from jaxvff.runs.plan import Job, plan
 from jaxvff.runs.sinks import SINKS
@@ -25,7 +26,6 @@ from jaxvff.settings.overrides import Override, parse, replaced
 
 CONFIG_FILE = "config.yaml"
 METRICS_FILE, TIMING_FILE = "metrics.jsonl", "timing.json"
-CHECKPOINTS = "checkpoint"
 RESUMABLE = ("total_steps", *SINKS)  # the keys that decide no number of a run
 
 Part = Sequence[str | Override]  # overrides of one part of a run
@@ -48,6 +48,7 @@ def new_run(
         _check(jobs)
     folder = new_folder(first.run_dir, first.method["name"])
     inputs.keep(folder / inputs.FOLDER, (v.config.env for job in jobs for v in job.values))
+    warm_start.keep(folder / inputs.FOLDER, jobs)
     run_file.write(folder, command, parsed)
     return folder, jobs
 
@@ -185,19 +186,10 @@ class Guard:
 
 
 def _planned(parts: Iterable[Part], kept: Path | None = None) -> list[Job]:
-    return [job for part in parts for job in plan(part, kept)]
+    return warm_start.started([job for part in parts for job in plan(part, kept)], kept)
 
 
 def _check(jobs: Sequence[Job]) -> None:
     """Refuse what cannot be trained here, before there is anything to lose."""
     sinks.check(jobs[0].config)
     memory.check(jobs)
-
-
-def check_length(job: Job, iteration: int) -> None:
-    """Refuse to go on with a run that is longer than it is to be; `iteration` is where it is."""
-    if iteration > job.config.n_iterations:
-        raise UserError(
-            f"total_steps={job.config.total_steps} is less than the "
-            f"{iteration * job.config.steps_per_iteration} steps that the run has done; raise it"
-        )

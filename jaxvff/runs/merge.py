@@ -19,7 +19,7 @@ import numpy as np
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import plain, write_json, write_text
 from jaxvff.core.types import Tree
-from jaxvff.runs import checkpoint, execute, metrics_file, shards
+from jaxvff.runs import checkpoint, execute, learned, metrics_file, shards
 from jaxvff.runs.execute import Result
 from jaxvff.runs.folder import CHECKPOINTS, METRICS_FILE, TIMING_FILE, job_folder
 from jaxvff.runs.leases import Shelf, Standing
@@ -245,7 +245,7 @@ def _merge_checkpoints(folder: Path, job: Job, jobs: Sequence[Job], parts: Seque
     for part in parts:
         mine = part.shard.of(jobs)
         if mine.n_lanes not in shapes:
-            with execute.open_program(mine) as program:
+            with learned.open_program(mine) as program:
                 shapes[mine.n_lanes] = jax.eval_shape(program.init, mine.lanes())
         saved = checkpoint.restore_newest(
             part.folder / CHECKPOINTS, shapes[mine.n_lanes], mine.fingerprint()

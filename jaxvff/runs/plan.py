@@ -17,6 +17,7 @@ from jaxvff.core.options import options_of
 from jaxvff.core.types import Array, Env, HostEnv, Tree
 from jaxvff.methods.table import METHODS
 from jaxvff.runs import inputs
+from jaxvff.runs.start import Start
 from jaxvff.settings import build
 from jaxvff.settings.config import OUTPUTS, Config
 from jaxvff.settings.overrides import Override, check_read, parse
@@ -33,6 +34,7 @@ class SweepValue(NamedTuple):
     label: dict[str, Any]  # the swept keys with their values
     config: Config
     env: Env | HostEnv
+    start: Start | None = None  # what its seeds begin with (runs/warm_start.py); None: fresh
 
     @property
     def seeds(self) -> range:
@@ -88,6 +90,8 @@ class Job(NamedTuple):
             digest.update(repr(sorted(decide.items())).encode())
         for leaf in jax.tree.leaves(self.lanes()):
             digest.update(np.asarray(leaf).tobytes())
+        for value in self.values:
+            digest.update(b"" if value.start is None else value.start.digest())
         return digest.hexdigest()
 
     def lanes(self) -> Lane:

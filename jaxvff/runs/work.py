@@ -18,7 +18,7 @@ import numpy as np
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import whole, write_text
 from jaxvff.core.types import HostEnv
-from jaxvff.runs import checkpoint, execute, leases, locks, memory, shards
+from jaxvff.runs import checkpoint, execute, learned, leases, locks, memory, shards
 from jaxvff.runs.execute import Result, Watcher
 from jaxvff.runs.folder import CHECKPOINTS
 from jaxvff.runs.leases import END, FREE, MOST_DEATHS, OWNER, Lease, Shelf, Standing
@@ -257,15 +257,15 @@ class _LastProgram:
 
     @contextmanager
     def open(self, job: Job, tell: Callable[[str], None]) -> Iterator[Program]:
-        """The program of a job, as execute.open_program; its Config has the seeds of the first."""
+        """The program of a job, as learned.open_program; its Config has the seeds of the first."""
         with ExitStack() as stack:
             if isinstance(job.env, HostEnv):  # its worker processes end with the shard
-                yield stack.enter_context(execute.open_program(job, tell))
+                yield stack.enter_context(learned.open_program(job, tell))
                 return
             key = f"{job.n_lanes} {signature(job.values[0])}"
             if key != self._key or self._program is None:
                 self._key, self._program = None, None  # before the next one: it takes memory
-                program = stack.enter_context(execute.open_program(job, tell))
+                program = stack.enter_context(learned.open_program(job, tell))
                 self._key, self._program = key, _compiling_once(program)
             yield self._program
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import NamedTuple
+from pathlib import PurePath
+from typing import Any, NamedTuple
 
 from jaxvff.core.errors import UserError
 from jaxvff.core.options import shown
@@ -68,6 +69,23 @@ def parse(given: Iterable[str | Override], typed: bool = False) -> list[Override
     return overrides
 
 
+def from_values(values: Mapping[str, Any]) -> list[Override]:
+    """Settings that Python gives, as if they were typed.
+
+    Args:
+      values: by key, such as {"lr": 1e-3, "sweep.env": ["matrix/a", "matrix/b"]}.
+
+    Raises:
+      UserError: a value of a type that no option has.
+    """
+    texts = {key: _typed(key, value) for key, value in values.items()}
+    for key, text in texts.items():
+        # A text that reads as something else than itself, such as a,b, is quoted.
+        if isinstance(values[key], str) and not _is_plain(text):
+            texts[key] = _quoted(key, text)
+    return parse([f"{key}={text}" for key, text in texts.items()], typed=True)
+
+
 def split(given: Sequence[str], *keys: str) -> tuple[list[str], dict[str, str]]:
     """Take a command's own keys, whose values are plain texts, off what was typed.
 
@@ -128,6 +146,49 @@ def check_read(given: Iterable[Override], idle: Sequence[Mapping[str, str]]) -> 
     for o in given:
         if o.typed and all(o.key in keys for keys in idle):
             raise UserError(f"{o.text} does nothing {idle[0][o.key]}, or leave {o.name} out")
+
+
+def _typed(key: str, value: Any) -> str:
+    """A value as it is typed in Hydra's grammar."""
+    if hasattr(value, "tolist"):  # of NumPy or JAX
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(_inside(key, v) for v in value)}]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{k}: {_inside(key, v)}" for k, v in value.items()) + "}"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (str, int, float, PurePath)):
+        return str(value)
+    raise UserError(
+        f"{key} is a {type(value).__name__}; settings are texts, numbers, booleans, None, lists "
+        "and mappings of these"
+    )
+
+
+def _inside(key: str, value: Any) -> str:
+    """A value in a list or a mapping, where texts are quoted."""
+    return _quoted(key, value) if isinstance(value, str) else _typed(key, value)
+
+
+def _quoted(key: str, text: str) -> str:
+    for quote in "\"'":
+        if quote not in text and not text.endswith("\\"):
+            return f"{quote}{text}{quote}"
+    raise UserError(
+        f"{key}={shown(text)} cannot be written down: it has both kinds of quotes, or a backslash "
+        "at its end"
+    )
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a text is read as it stands, or as the one number or word that it is."""
+    if not text or text != text.strip() or text[0] in "[{('\"" or "${" in text:
+        return False
+    try:
+        return not isinstance(_read(f"key={text}", text, swept=False), (list, dict))
+    except UserError:  # several values, say
+        return False
 
 
 def _parsed(text: str, typed: bool) -> Override:

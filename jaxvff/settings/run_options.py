@@ -40,6 +40,12 @@ class RunOptions:
         unit="slots",
         low=0,
     )
+    init_from: str | None = option(
+        None,
+        "a run folder, or a policy from jaxvff export: each seed begins with the parameters of the "
+        "seed of its number there, else of one in turn; of another method or a policy, with those "
+        "of the utility networks alone",
+    )
     lanes_per_device: int = option(
         64, "lanes vmapped at once on a device; more run in turns", low=1
     )

@@ -1,0 +1,1 @@
+"""What users call from Python. What the command line does is these functions."""

@@ -1,0 +1,169 @@
+"""`init_from=`: a run that begins with the parameters of another run, or of a policy.
+
+They are copied into the folder of the run (`inputs/`), which from then on needs no other. From a
+run of the same method all parameters are taken, from another method or a policy those of the
+utility networks. The optimiser and the unit of values (`return_scale`) begin anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from jaxvff.core.errors import UserError
+from jaxvff.core.files import file_name
+from jaxvff.core.types import Tree
+from jaxvff.learning.learner import Learner, init_params
+from jaxvff.losses.contract import Model
+from jaxvff.policies import files as policies
+from jaxvff.runs import inputs, learned, run_file, start, trust
+from jaxvff.runs.plan import Job, plan
+from jaxvff.runs.start import Start
+from jaxvff.settings import build
+from jaxvff.settings.config import Config
+from jaxvff.training import sharding
+from jaxvff.training.lanes import Carry
+from jaxvff.training.program import Program
+
+
+def started(jobs: Sequence[Job], kept: Path | None = None) -> list[Job]:
+    """The same jobs, with what `init_from` asks for.
+
+    Args:
+      jobs: from `plan`.
+      kept: where an existing run keeps copies of what it reads.
+
+    Raises:
+      UserError: there is nothing to begin with, or a parameter of it is of another shape. Nothing
+        has compiled.
+    """
+    out = []
+    for job in jobs:
+        if job.config.init_from is not None:
+            begin = _found(job.config, kept)
+            learner = build.learner(job.config, job.env)
+            _check(job.config, learner, begin)
+            job = Job([value._replace(start=begin) for value in job.values])
+        out.append(job)
+    return out
+
+
+def keep(folder: Path, jobs: Sequence[Job]) -> None:
+    """Copy what jobs begin with into a folder, which is made where there is anything."""
+    for job in jobs:
+        begin = job.values[0].start
+        if begin is not None:
+            folder.mkdir(exist_ok=True)
+            begin.save(_copy(folder, job.config))
+
+
+def begun(job: Job, program: Program, carry: Carry) -> Carry:
+    """A fresh carry whose lanes have the parameters that they are to begin with.
+
+    Args:
+      job: of the carry.
+      program: of the job.
+      carry: from `program.init`.
+    """
+    begin, learner = job.values[0].start, program.learner
+    if begin is None:
+        return carry
+    rows = [begin.row(seed) for value in job.values for seed in value.seeds]  # [K]
+    taken = policies.nested({name: array[rows] for name, array in begin.leaves.items()})
+    # Whole sets: `started` has seen to it that no parameter of a set is missing.
+    params = {**learner.acting(carry.state.learner), **jax.tree.map(jnp.asarray, taken)}
+    assert learner.with_params is not None  # `started` has refused the others
+    state = jax.jit(jax.vmap(learner.with_params))(carry.state.learner, params)
+    state = sharding.spread(state, program.mesh)
+    return carry._replace(state=carry.state._replace(learner=state))
+
+
+def _found(asked: Config, kept: Path | None) -> Start:
+    """What a config asks for: the copy, where there is one."""
+    if kept is not None and (copy := _copy(kept, asked)).exists():
+        return start.read(copy)
+    source = Path(str(asked.init_from))
+    if (source / policies.JSON_FILE).exists():
+        leaves = policies.flat({"utility": policies.load_policy(source).params})
+        return Start((), {name: array[None] for name, array in leaves.items()})
+    if (source / run_file.NAME).exists():
+        return _of_run(source, asked)
+    raise UserError(
+        f"init_from={source} is neither a run folder ({run_file.NAME}) nor a policy "
+        f"({policies.JSON_FILE}); name one, or leave init_from out"
+    )
+
+
+def _of_run(source: Path, asked: Config) -> Start:
+    """The parameters of all seeds of a run, from its newest checkpoint."""
+    parts = run_file.read(source)[1]
+    kept = source / inputs.FOLDER
+    jobs = [job for part in parts for job in plan(part, kept)]
+    if len(jobs) != 1 or len(jobs[0].values) != 1:
+        raise UserError(
+            f"init_from={source} is a sweep of several values; take the policy of one: jaxvff "
+            f"export run={source} to=<folder> <key>=<value>, then init_from=<folder>"
+        )
+    own = {value for _, value in trust.names_code(asked)}
+    for name, value in trust.names_code(jobs[0].config):
+        if value not in own:  # what the user typed for this run is trusted
+            raise UserError(
+                f"init_from={source} names code that would be run here, {name}={value!r}; take its "
+                f"policy: jaxvff export run={source} to=<folder> trust=true, init_from=<folder>"
+            )
+    (job,) = started(jobs, kept)
+    with learned.open_program(job) as program:
+        trained = learned.newest(source, job, program)
+        if trained is None:
+            raise UserError(f"init_from={source} has no checkpoint yet; wait for one")
+        params = program.learner.acting(trained.carry.state.learner)
+    if job.config.method["name"] != asked.method["name"]:
+        params = {"utility": params["utility"]}
+    return Start(tuple(job.values[0].seeds), policies.flat(params))
+
+
+def _check(asked: Config, learner: Learner, begin: Start) -> None:
+    """Refuse parameters of other shapes, and learners that take none.
+
+    Raises:
+      UserError: the first parameter that differs.
+    """
+    key = f"init_from={asked.init_from}"
+    if learner.with_params is None:
+        raise UserError(
+            f"{key} needs a learner that takes parameters, and learner={asked.learner} has no "
+            "with_params; leave init_from out, or give it one (learning/learner.py)"
+        )
+    sets = {name.partition("/")[0] for name in begin.leaves}
+    wanted = {
+        name: list(x.shape)
+        for name, x in policies.flat(_shapes(learner.model)).items()
+        if name.partition("/")[0] in sets
+    }
+    for name in {**wanted, **begin.leaves}:
+        there = list(begin.leaves[name].shape[1:]) if name in begin.leaves else None
+        if there != wanted.get(name):
+            raise UserError(
+                f"{key}: {name} is {_size(there)} there and {_size(wanted.get(name))} here; both "
+                "need the same utility, hidden_dim, norm, shared, agent_id and last_action, and "
+                "observations, actions and agents of the same number"
+            )
+
+
+def _shapes(model: Model) -> Tree:
+    return jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
+
+
+def _size(shape: list[int] | None) -> str:
+    return "missing" if shape is None else "x".join(map(str, shape)) or "a number"
+
+
+def _copy(folder: Path, asked: Config) -> Path:
+    """Where the copy is; sources of one name do not meet."""
+    source = str(asked.init_from)
+    digest = hashlib.sha256(source.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return folder / f"{digest}_{file_name(Path(source).name, 100)}.safetensors"
