@@ -229,7 +229,7 @@ def test_a_policy_plays_as_greedy_evaluation_does(method: str, own: str) -> None
     asked = config.load([f"method={method}", "hidden_dim=16", "env=matrix_steps/two_step", own])
     env = toy.make()
     model = build.model(asked, env)
-    params = jax.tree.map(lambda x: 3 * x, init_params(model, jax.random.key(4)))
+    params = jax.tree.map(lambda x: 3 * x, init_params(model, jax.random.key(0)))
     draw = drawing(model, params, greedy=True)
     player = greedy_player(env, model.utility, params["utility"], (), draw)
     _, actions, play = rollout.recorded(player, jax.random.key(0))

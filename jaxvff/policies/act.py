@@ -78,10 +78,11 @@ class Agent:
 
     def gru(self, h: np.ndarray, x: np.ndarray) -> np.ndarray:
         """What is remembered after a step."""
-        from_x = {gate: self.layer(f"GRUCell_0/i{gate}", x) for gate in "rzn"}
-        from_h = {gate: self.layer(f"GRUCell_0/h{gate}", h) for gate in "rzn"}
-        r, z = (0.5 + 0.5 * np.tanh(0.5 * (from_x[gate] + from_h[gate])) for gate in "rz")
-        return (1 - z) * np.tanh(from_x["n"] + r * from_h["n"]) + z * h
+        from_x = np.split(self.layer("gates", x), 3, axis=-1)
+        from_h = np.split(h @ self.weights["params/memory_kernel"], 3, axis=-1)
+        r, z = (0.5 + 0.5 * np.tanh(0.5 * (from_x[i] + from_h[i])) for i in range(2))
+        recalled = from_h[2] + self.weights["params/memory_bias"]
+        return (1 - z) * np.tanh(from_x[2] + r * recalled) + z * h
 
     def norm(self, number: int, x: np.ndarray) -> np.ndarray:
         """Layer normalisation, where the network has it."""
@@ -98,9 +99,8 @@ class Agent:
         return self.layer(f"Dense_{number}", x)
 
     def layer(self, name: str, x: np.ndarray) -> np.ndarray:
-        """A matrix, and its bias if it has one."""
-        y = x @ self.weights[f"params/{name}/kernel"]
-        return y + self.weights.get(f"params/{name}/bias", np.float32(0))
+        """A matrix and its bias."""
+        return x @ self.weights[f"params/{name}/kernel"] + self.weights[f"params/{name}/bias"]
 
 
 class Team:

@@ -47,15 +47,16 @@ def choose(
     """
     first = seen.is_first[:, None]
     agent = jax.nn.one_hot(seen.agent, network.spec.n_agents)
-    carry = jnp.where(first, 0.0, memory.carry)
+    before = jnp.where(first, 0.0, memory.carry)
     x = network.inputs_of(agent, seen.obs, memory.last_action, first)
     given = None
     if context:
         rows = (*seen.agent.shape, len(context))  # not tile: an export has R as a symbol
         given = Given(jnp.broadcast_to(jnp.array(context), rows), agent)
-    carry, q, _ = network.net.apply(params, carry, x, given)  # type: ignore[misc]
-    action = actions.greedy(q, seen.avail).astype(jnp.int32)
-    return Chosen(Memory(carry, action), q)
+    one_slot = (x[None], jnp.array([False]), jax.tree.map(lambda z: z[None], given))
+    carry, q, _ = network.net.apply(params, before, *one_slot)  # type: ignore[misc]
+    action = actions.greedy(q[0], seen.avail).astype(jnp.int32)
+    return Chosen(Memory(carry[0], action), q[0])
 
 
 class Policy:
