@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from jaxvff.core.registry import Registry
+from jaxvff.core.registry import OpenRegistry
 
 if TYPE_CHECKING:
     from jaxvff.core.types import EnvKind
 
-ENVS: Registry[EnvKind] = Registry(
+ENVS: OpenRegistry[EnvKind] = OpenRegistry(
     {
         # On the device, as JAX functions.
         "matrix": "jaxvff.envs.matrix:KIND",
@@ -32,5 +32,7 @@ ENVS: Registry[EnvKind] = Registry(
         "smacv2": "jaxvff.envs.smacv2:KIND",
         "smaclite": "jaxvff.envs.smaclite:KIND",
         "custom": "jaxvff.envs.custom:KIND",
-    }
+    },
+    "jaxvff.envs",
+    adapted="jaxvff.envs.plugged:kind",
 )

@@ -72,12 +72,14 @@ def import_alone(name: str) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """Which environment, and what its agents' rewards become."""
+class TeamOptions:
+    """What the rewards of several agents become, and how long an episode is."""
 
-    name: str = option(MISSING, "the environment, as in jaxmarl.make")
-    options: Mapping[str, Any] | None = option(
-        None, "its keyword arguments; overcooked takes the name of a layout"
+    max_steps: int | None = option(
+        None,
+        "longest episode, cut there; null: the environment's own max_steps",
+        unit="env steps",
+        low=1,
     )
     team_reward: str = option(
         "shared",
@@ -88,6 +90,19 @@ class Options:
 
     def __post_init__(self) -> None:
         check(self, "env.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(TeamOptions):
+    """Which environment, and what its agents' rewards become."""
+
+    name: str = option(MISSING, "the environment, as in jaxmarl.make")
+    options: Mapping[str, Any] | None = option(
+        None, "its keyword arguments; overcooked takes the name of a layout"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         check_name(self.name, sorted(quiet_import().registered_envs), "env.name")
         if "SMAX" in self.name:
             raise UserError(
@@ -98,21 +113,38 @@ class Options:
 def make(options: Options) -> Env:
     """An environment of JaxMARL behind `Env`.
 
+    Raises:
+      UserError: options that the environment does not take, or what `adapted` raises.
+    """
+    about = ("jaxmarl", options.name, repr(options.options or {}))
+    render = jaxmarl_render.renderer(options.name)
+    return adapted(_make_game(options), f"env.name={options.name}", about, options, render)
+
+
+def adapted(game: Any, name: str, about: object, options: TeamOptions, render: Any = None) -> Env:
+    """An environment with JaxMARL's interface behind `Env`.
+
     Observations and action sets are padded to the largest of all agents. The state is what all
     agents observe, as in JaxMARL's own Q-learning baselines.
 
+    Args:
+      game: the environment.
+      name: what the user chose it by, for messages.
+      about: what its functions depend on.
+      options: what is made of its rewards and of its length.
+      render: (game, states, the .gif to write, how it ended); None: it cannot be drawn.
+
     Raises:
-      UserError: continuous actions, options that the environment does not take, or rewards that
-        differ between agents although `team_reward` says that they are shared.
+      UserError: continuous actions, no length, or rewards that differ between agents although
+        `team_reward` says that they are shared.
     """
-    game = _make_game(options)
-    spec = _spec(game, options.name)
+    spec = _spec(game, name, options.max_steps)
     if options.team_reward == "shared" and (example := _unequal_rewards(game, spec)):
         raise UserError(
-            f"env.name={options.name}: rewards differ between agents ({example}); the methods here "
+            f"{name}: rewards differ between agents ({example}); the methods here "
             "need one reward for the team: set env.team_reward=sum (or mean)"
         )
-    return _env(game, spec, options)
+    return _env(game, spec, about, options, render)
 
 
 KIND = EnvKind(Options, make)
@@ -143,15 +175,16 @@ def _layouts(name: str) -> dict[str, Any]:
     return overcooked_layouts
 
 
-def _spec(game: Any, name: str) -> EnvSpec:
+def _spec(game: Any, name: str, max_steps: int | None) -> EnvSpec:
     spaces = [game.action_space(agent) for agent in game.agents]
     if any(not hasattr(space, "n") for space in spaces):
-        raise UserError(
-            f"env.name={name} has continuous actions; value factorisation needs discrete ones"
-        )
-    limit = getattr(game, "max_steps", None)
+        raise UserError(f"{name} has continuous actions; value factorisation needs discrete ones")
+    limit = getattr(game, "max_steps", None) if max_steps is None else max_steps - 1
     if not isinstance(limit, int | np.integer):
-        raise UserError(f"env.name={name} has no max_steps: how long its episodes are is unknown")
+        raise UserError(
+            f"{name} does not say how long its episodes are; set env.max_steps=<env steps>, where "
+            "they are to be cut"
+        )
     shapes = jax.eval_shape(lambda key: game.reset(key)[0], jax.random.key(0))
     obs_size = max(int(np.prod(shapes[agent].shape)) for agent in game.agents)
     n_agents = len(game.agents)
@@ -193,13 +226,13 @@ def _unequal_rewards(game: Any, spec: EnvSpec) -> str:
     return f"{first}: {rewards[row, 0]:g}, {second}: {rewards[row, agent]:g}"
 
 
-def _env(game: Any, spec: EnvSpec, options: Options) -> Env:
+def _env(game: Any, spec: EnvSpec, about: object, options: TeamOptions, render: Any) -> Env:
     """Functions of JaxMARL's environment.
 
-    Their state is `(JaxMARL's state, padded observations [A, O])`: JaxMARL computes observations
-    in its step, and `observe` returns them.
+    Their state is `(JaxMARL's state, padded observations [A, O], env steps so far)`: JaxMARL
+    computes observations in its step, and `observe` returns them.
     """
-    agents, limit = game.agents, int(game.max_steps)
+    agents, limit, cut = game.agents, getattr(game, "max_steps", None), options.max_steps
     own_actions = np.array([game.action_space(agent).n for agent in agents])
     exists = np.arange(spec.n_actions) < own_actions[:, None]  # [A, U]; the others are padding
     team_reward, scale = TEAM_REWARDS[options.team_reward], float(options.reward_scale)
@@ -210,27 +243,28 @@ def _env(game: Any, spec: EnvSpec, options: Options) -> Env:
         flat = [obs[agent].astype(jnp.float32).reshape(-1) for agent in agents]
         return jnp.stack([jnp.pad(x, (0, spec.obs_size - len(x))) for x in flat])
 
-    def reset(key: Array, params: EnvParams) -> tuple[EnvState, Array]:
-        obs, state = game.reset(key)
-        return state, padded(obs)
+    Now = tuple[EnvState, Array, Array]
 
-    def step(
-        key: Array, now: tuple[EnvState, Array], action: Array, params: EnvParams
-    ) -> tuple[tuple[EnvState, Array], Outcome]:
+    def reset(key: Array, params: EnvParams) -> Now:
+        obs, state = game.reset(key)
+        return state, padded(obs), jnp.zeros((), jnp.int32)
+
+    def step(key: Array, now: Now, action: Array, params: EnvParams) -> tuple[Now, Outcome]:
         joint = dict(zip(agents, action, strict=True))
         obs, state, reward, done, _ = game.step_env(key, now[0], joint)
         rewards = jnp.stack([reward[agent].reshape(()) for agent in agents])
         over = done["__all__"].reshape(())
-        late = over & (state.step >= limit)
+        n_steps = now[2] + 1
+        late = over & (state.step >= int(limit)) if limit is not None else jnp.zeros((), bool)
         outcome = Outcome(
             reward=scale * team_reward(rewards).astype(jnp.float32),
             terminated=over & ~late,
-            truncated=late,
+            truncated=late if cut is None else late | (~over & (n_steps >= cut)),
         )
-        return (state, padded(obs)), outcome
+        return (state, padded(obs), n_steps), outcome
 
-    def observe(now: tuple[EnvState, Array], params: EnvParams) -> View:
-        state, obs = now
+    def observe(now: Now, params: EnvParams) -> View:
+        state, obs, _ = now
         avail = jnp.asarray(exists)
         if tells_available:
             told = game.get_avail_actions(state)
@@ -238,19 +272,12 @@ def _env(game: Any, spec: EnvSpec, options: Options) -> Env:
             avail = avail & (jnp.stack(rows) > 0)
         return View(obs, obs.reshape(-1), avail)
 
-    render = jaxmarl_render.renderer(options.name)
     return Env(
         spec=spec,
         params=(),
         reset=reset,
         step=step,
         observe=observe,
-        signature=(
-            "jaxmarl",
-            options.name,
-            repr(options.options or {}),
-            options.team_reward,
-            scale,
-        ),
+        signature=(about, options.team_reward, scale, cut),
         render=render and partial(render, game),
     )

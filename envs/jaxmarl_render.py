@@ -17,8 +17,9 @@ from jaxvff.envs import gif
 FPS = 8  # env steps a second
 
 # (JaxMARL's environment, states of one episode with leaves [L + 1, ...], the .gif to write, how
-# the episode ended). The states are pairs: JaxMARL's state, observations.
-Renderer = Callable[[Any, tuple[EnvState, EnvState], Path, str], None]
+# the episode ended). The states are triples: JaxMARL's state, observations,
+# env steps.
+Renderer = Callable[[Any, tuple[EnvState, ...], Path, str], None]
 
 
 def renderer(name: str) -> Renderer | None:
@@ -28,7 +29,7 @@ def renderer(name: str) -> Renderer | None:
     return overcooked if name == "overcooked" else None
 
 
-def mpe(game: Any, states: tuple[EnvState, EnvState], path: Path, caption: str) -> None:
+def mpe(game: Any, states: tuple[EnvState, ...], path: Path, caption: str) -> None:
     """JaxMARL's MPEVisualizer: agents and landmarks on the plane, and what agents say."""
     from jaxmarl.environments.mpe.mpe_visualizer import MPEVisualizer
     from matplotlib import pyplot as plt
@@ -45,7 +46,7 @@ def mpe(game: Any, states: tuple[EnvState, EnvState], path: Path, caption: str) 
     plt.close(shown.fig)
 
 
-def overcooked(game: Any, states: tuple[EnvState, EnvState], path: Path, caption: str) -> None:
+def overcooked(game: Any, states: tuple[EnvState, ...], path: Path, caption: str) -> None:
     """The kitchen, tile by tile, as JaxMARL's OvercookedVisualizer draws it.
 
     Not through its `animate`, which wants imageio.

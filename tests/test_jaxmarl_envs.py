@@ -24,6 +24,7 @@ GAMES = {
     "spread": SPREAD,
     "riddle": {"name": "switch_riddle"},
     "overcooked": {"name": "overcooked", "options": {"layout": "cramped_room", "max_steps": 40}},
+    "hanabi": {"name": "hanabi", "max_steps": 12},
     # Unequal observations and actions: the speaker says one of 3 words, the listener moves 5 ways.
     "speaker": {"name": "MPE_simple_speaker_listener_v4", "team_reward": "mean"},
 }
@@ -41,6 +42,22 @@ def played(game: str, n_slots: int = 60, n_envs: int = 4) -> tuple[Env, Segment,
     play = jax.jit(jax.vmap(lambda key: rollout.on_device(player, key, n_slots)))
     segment, episodes = play(jax.random.split(jax.random.key(0), n_envs))
     return env, *jax.tree.map(np.asarray, (segment, episodes))
+
+
+@pytest.mark.slow
+def test_a_game_without_a_length_is_cut_where_the_user_says() -> None:
+    """Hanabi ends by itself when the lives are gone; what is left of its episodes is cut."""
+    env, segment, episodes = played("hanabi")
+    assert env.spec.episode_limit == 12
+    lengths = episodes.length[episodes.ended]
+    assert lengths.max() == 12
+    assert lengths.min() < 12
+    cut = episodes.length == 12
+    # The step before the final observation of a cut episode is a truncation: it does not end.
+    t = np.argwhere(cut & episodes.ended)
+    assert len(t) > 3
+    for i, slot in t:
+        assert not segment.terminated[i, slot - 1]
 
 
 @pytest.mark.slow
@@ -121,7 +138,7 @@ def test_a_game_of_jaxmarl_trains() -> None:
         ({"name": "MPE_simple_facmac_v1"}, "continuous actions"),
         ({"name": "MPE_simple_spread_v3"}, "set env.team_reward=sum"),
         ({"name": "MPE_simple_spred_v3"}, "did you mean MPE_simple_spread_v3"),
-        ({"name": "hanabi"}, "hanabi has no max_steps"),
+        ({"name": "hanabi"}, "hanabi does not say how long its episodes are; set env.max_steps="),
         ({"name": "SMAX"}, "use env=smax/<map>"),
         ({**SPREAD, "team_reward": "most"}, "choose one of shared, sum, mean"),
         (

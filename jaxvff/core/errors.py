@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Hashable, Iterable
 
 
 class UserError(ValueError):
@@ -27,7 +27,7 @@ def check_name(value: object, names: Iterable[str], what: str) -> None:
       names: what there is.
       what: the key that the user set, for the message.
     """
-    names = list(names)
-    if value not in names:
+    names = names if isinstance(names, Collection) else list(names)
+    if not isinstance(value, Hashable) or value not in names:
         shown = repr(value) if len(repr(value)) <= 60 else f"{value!r:.57}..."
         raise UserError(f"{what}={shown} is unknown{closest(value, names)}")

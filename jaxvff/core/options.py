@@ -12,7 +12,7 @@ import math
 import sys
 import types
 import typing
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -45,7 +45,7 @@ class About(NamedTuple):
     low: float = -math.inf
     high: float = math.inf
     above: bool = False  # `low` itself is not allowed
-    names: tuple[str, ...] = ()  # the values of a choice; empty: any
+    names: Collection[str] = ()  # the values of a choice; empty: any
     traced: bool = False  # a sweep varies it without recompiling
     # Other options of the same dataclass, and their values with which this one is read at all
     needs: Mapping[str, Container[object]] = MappingProxyType({})
@@ -87,7 +87,7 @@ def option(default: Any, help: str, **about: Any) -> Any:
       **about: the fields of About.
     """
     known = About(help, **about)
-    metadata = {METADATA: known._replace(names=tuple(known.names))}
+    metadata = {METADATA: known}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: type(default)(default), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -251,7 +251,7 @@ def _example(option: Option, value: object = None) -> object:
     if option.default not in (None, dataclasses.MISSING):
         return option.default
     if about.names:
-        return about.names[0]
+        return next(iter(about.names), None)
     return max(about.low, 1) if takes_numbers else None
 
 

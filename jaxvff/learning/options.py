@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jaxvff.core.options import MAX_WIDTH, AllBut, option
-from jaxvff.core.registry import Registry
+from jaxvff.core.registry import OpenRegistry, Registry
 
 # (Parts, Config) -> Learner
-LEARNERS: Registry = Registry(
+LEARNERS: Registry = OpenRegistry(
     {
         "replay": "jaxvff.learning.replay_learner:make",
         "parallel": "jaxvff.learning.parallel_learner:make",
-    }
+    },
+    "jaxvff.learners",
 )
 _REPLAY, _PARALLEL = {"learner": AllBut("parallel")}, {"learner": ("parallel",)}
 # ReplayOptions -> Replay
@@ -23,17 +24,18 @@ REPLAYS: Registry = Registry(
     }
 )
 # BonusOptions -> Bonus
-BONUSES: Registry = Registry(
-    {"none": "jaxvff.learning.bonus:none", "rnd": "jaxvff.learning.bonus:rnd"}
+BONUSES: Registry = OpenRegistry(
+    {"none": "jaxvff.learning.bonus:none", "rnd": "jaxvff.learning.bonus:rnd"}, "jaxvff.bonuses"
 )
 # () -> an optax transform without its learning rate
-OPTIMIZERS: Registry = Registry(
+OPTIMIZERS: Registry = OpenRegistry(
     {
         "adam": "jaxvff.learning.optimizers:adam",
         "rmsprop": "jaxvff.learning.optimizers:rmsprop",
         "radam": "jaxvff.learning.optimizers:radam",
         "sgd": "jaxvff.learning.optimizers:sgd",
-    }
+    },
+    "jaxvff.optimizers",
 )
 
 

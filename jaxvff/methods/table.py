@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from jaxvff.core.errors import UserError
+from jaxvff.core.registry import OpenRegistry
+
 
 class JointValue(NamedTuple):
     """A joint value of a method, which its greedy joint action should maximise."""
@@ -52,67 +55,83 @@ _WITH_CENTRAL = (
     JointValue("Q_central", head="central", utilities="central", of_acting=False),
 )
 
-METHODS: dict[str, Method] = {
-    "iql": Method(
-        "jaxvff.mixers.iql:Iql", "jaxvff.losses.independent:IndependentTd", joint_values=()
-    ),
-    "vdn": Method("jaxvff.mixers.vdn:Vdn"),
-    "qmix": Method(_QMIX),
-    "nmqmix": Method("jaxvff.mixers.qmix:NmQmix"),
-    "qatten": Method("jaxvff.mixers.qatten:Qatten"),
-    "qplex": Method("jaxvff.mixers.qplex:Qplex"),
-    "qtran": Method(
-        "jaxvff.mixers.qtran:Qtran",
-        "jaxvff.losses.qtran:QtranLoss",
-        joint_values=(JointValue("Q_jt", of_acting=False),),
-    ),
-    "cw_qmix": Method(
-        _WQMIX, _WQMIX_LOSS, {"optimistic": False}, ("central",), joint_values=_WITH_CENTRAL
-    ),
-    "ow_qmix": Method(
-        _WQMIX, _WQMIX_LOSS, {"optimistic": True}, ("central",), joint_values=_WITH_CENTRAL
-    ),
-    "pow_qmix": Method(
-        "jaxvff.mixers.pow_qmix:PowQmix",
-        "jaxvff.losses.pow_qmix:PowQmixLoss",
-        other_utilities=("central",),
-        joint_values=_WITH_CENTRAL,
-    ),
-    "resq": Method(
-        "jaxvff.mixers.resq:Resq",
-        "jaxvff.losses.resq:ResqLoss",
-        other_utilities=("central", "residual"),
-        joint_values=_WITH_CENTRAL,
-    ),
-    "qfix": Method("jaxvff.mixers.qfix:Qfix"),
-    "maven": Method(
-        "jaxvff.mixers.maven:Maven",
-        "jaxvff.losses.maven:MavenLoss",
-        head="jaxvff.networks.heads:by_latent",
-        context="jaxvff.networks.contexts:LatentPolicy",
-    ),
-    "uneven": Method(
-        "jaxvff.mixers.vdn:Vdn",
-        "jaxvff.losses.uneven:UnevenLoss",
-        head="jaxvff.networks.heads:successor",
-        context="jaxvff.networks.contexts:RelatedTasks",
-    ),
-    "ordered_nmqmix": Method(
-        f"{_JOINT}:QmixWithJoint",
-        f"{_ORDERED}.losses:OrderedNmqmix",
-        memory=_ELITES,
-        act_on_search=_SEARCH,
-        joint_values=(
-            JointValue("Q_tot"),
-            JointValue("Q_joint", head="joint_value", of_acting=False),
+METHODS: OpenRegistry[Method] = OpenRegistry(
+    {
+        "iql": Method(
+            "jaxvff.mixers.iql:Iql", "jaxvff.losses.independent:IndependentTd", joint_values=()
         ),
-    ),
-    "ordered_joint": Method(
-        f"{_JOINT}:Joint",
-        f"{_ORDERED}.losses:OrderedJoint",
-        head="jaxvff.networks.heads:detached",
-        memory=_ELITES,
-        act_on_search=_SEARCH,
-        joint_values=(JointValue("Q_joint", of_acting=False),),
-    ),
-}
+        "vdn": Method("jaxvff.mixers.vdn:Vdn"),
+        "qmix": Method(_QMIX),
+        "nmqmix": Method("jaxvff.mixers.qmix:NmQmix"),
+        "qatten": Method("jaxvff.mixers.qatten:Qatten"),
+        "qplex": Method("jaxvff.mixers.qplex:Qplex"),
+        "qtran": Method(
+            "jaxvff.mixers.qtran:Qtran",
+            "jaxvff.losses.qtran:QtranLoss",
+            joint_values=(JointValue("Q_jt", of_acting=False),),
+        ),
+        "cw_qmix": Method(
+            _WQMIX, _WQMIX_LOSS, {"optimistic": False}, ("central",), joint_values=_WITH_CENTRAL
+        ),
+        "ow_qmix": Method(
+            _WQMIX, _WQMIX_LOSS, {"optimistic": True}, ("central",), joint_values=_WITH_CENTRAL
+        ),
+        "pow_qmix": Method(
+            "jaxvff.mixers.pow_qmix:PowQmix",
+            "jaxvff.losses.pow_qmix:PowQmixLoss",
+            other_utilities=("central",),
+            joint_values=_WITH_CENTRAL,
+        ),
+        "resq": Method(
+            "jaxvff.mixers.resq:Resq",
+            "jaxvff.losses.resq:ResqLoss",
+            other_utilities=("central", "residual"),
+            joint_values=_WITH_CENTRAL,
+        ),
+        "qfix": Method("jaxvff.mixers.qfix:Qfix"),
+        "maven": Method(
+            "jaxvff.mixers.maven:Maven",
+            "jaxvff.losses.maven:MavenLoss",
+            head="jaxvff.networks.heads:by_latent",
+            context="jaxvff.networks.contexts:LatentPolicy",
+        ),
+        "uneven": Method(
+            "jaxvff.mixers.vdn:Vdn",
+            "jaxvff.losses.uneven:UnevenLoss",
+            head="jaxvff.networks.heads:successor",
+            context="jaxvff.networks.contexts:RelatedTasks",
+        ),
+        "ordered_nmqmix": Method(
+            f"{_JOINT}:QmixWithJoint",
+            f"{_ORDERED}.losses:OrderedNmqmix",
+            memory=_ELITES,
+            act_on_search=_SEARCH,
+            joint_values=(
+                JointValue("Q_tot"),
+                JointValue("Q_joint", head="joint_value", of_acting=False),
+            ),
+        ),
+        "ordered_joint": Method(
+            f"{_JOINT}:Joint",
+            f"{_ORDERED}.losses:OrderedJoint",
+            head="jaxvff.networks.heads:detached",
+            memory=_ELITES,
+            act_on_search=_SEARCH,
+            joint_values=(JointValue("Q_joint", of_acting=False),),
+        ),
+    },
+    "jaxvff.methods",
+    adapted="jaxvff.methods.table:_method",
+)
+
+
+def _method(reference: str, found: object) -> Method:
+    """What somebody else's row refers to: a Method, or a mixer, which is trained by TD errors."""
+    if isinstance(found, Method):
+        return found
+    if isinstance(found, type) and "spec" in getattr(found, "__dataclass_fields__", {}):
+        return Method(mixer=reference)
+    raise UserError(
+        f"method={reference} is no method: it must be a flax module with a field `spec`, from a "
+        "JointStep to Q_tot, or a jaxvff.methods.table.Method (docs/plug-ins.md)"
+    )

@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jaxvff.core.options import AllBut, option
-from jaxvff.core.registry import Registry
+from jaxvff.core.registry import OpenRegistry, Registry
 
 # (key, q [A, U], avail [A, U], traced options, env steps) -> actions [A]
-EXPLORERS: Registry = Registry(
+EXPLORERS: Registry = OpenRegistry(
     {
         "epsilon_greedy": "jaxvff.playing.explore:epsilon_greedy_explorer",
         "softmax": "jaxvff.playing.explore:softmax_explorer",
-    }
+    },
+    "jaxvff.explorers",
 )
 _EPSILON = {"explore": AllBut("softmax")}
 

@@ -73,7 +73,7 @@ def check(jobs: Sequence[Job], asked: Wish) -> None:
     if without_renderer := [value.config.env for value in values if value.env.render is None]:
         env = without_renderer[0]
         raise UserError(
-            f"{env['kind']}/{records.task(env)} cannot be drawn: its environment has no "
+            f"{records.env_name(env)} cannot be drawn: its environment has no "
             "renderer; evaluate without render=true"
         )
     if not any(drawn(job, asked.seed) for job in jobs):

@@ -57,7 +57,7 @@ class Titled:
     @property
     def title(self) -> str:
         """The method, the environment, and the label."""
-        name = f"{self.algorithm} on {self.env['kind']}/{self.task}"
+        name = f"{self.algorithm} on {env_name(self.env)}"
         return ", ".join(filter(None, [name, self.label]))
 
     def to_json(self) -> dict[str, Any]:
@@ -208,12 +208,20 @@ def task(env: Mapping[str, Any]) -> str:
     """The game, map, scenario, file or import path of an environment.
 
     Args:
-      env: `Config.env`. Without any of these it is a matrix game with payoffs of its own. Football
-        that is made easier than the published task is marked as eased.
+      env: `Config.env`. Without any of these it is a matrix game with payoffs of its own, or an
+        environment of one task, whose kind says it. Football that is made easier than the
+        published task is marked as eased.
     """
-    name = str(next((env[key] for key in TASK_OPTIONS if env.get(key)), "payoff"))
+    only = "payoff" if env.get("kind") == "matrix" else env["kind"]
+    name = str(next((env[key] for key in TASK_OPTIONS if env.get(key)), only))
     eased = any(env.get(key, published) != published for key, published in PUBLISHED.items())
     return f"{name} (eased)" if eased else name
+
+
+def env_name(env: Mapping[str, Any]) -> str:
+    """The kind of an environment and its task, as `env=` takes them: matrix/a, predator_prey."""
+    kind, of_kind = env["kind"], task(env)
+    return str(kind) if of_kind == kind else f"{kind}/{of_kind}"
 
 
 def _array(told: Any) -> np.ndarray:

@@ -26,7 +26,7 @@ from jaxvff.settings.overrides import Override, parse, replaced
 
 CONFIG_FILE = "config.yaml"
 METRICS_FILE, TIMING_FILE = "metrics.jsonl", "timing.json"
-RESUMABLE = ("total_steps", *SINKS)  # the keys that decide no number of a run
+RESUMABLE = ("total_steps", *SINKS, "sink")  # the keys that decide no number of a run
 
 Part = Sequence[str | Override]  # overrides of one part of a run
 

@@ -136,6 +136,7 @@ def plan(overrides: Iterable[str | Override], kept: Path | None = None) -> list[
 
 def _sweep_value(label: dict[str, Any], asked: Config, kept: Path | None) -> SweepValue:
     build.check_method(asked.method)
+    asked.check_search()
     env = asked.env if kept is None else inputs.kept(asked.env, kept)
     value = SweepValue(label, asked, build.environment(env))
     _check_env(asked, value.env)
@@ -157,7 +158,7 @@ def _check_env(asked: Config, env: Env | HostEnv) -> None:
         )
     name = asked.method["name"]
     if METHODS[name].context and isinstance(env, HostEnv):
-        able = ", ".join(n for n, method in METHODS.items() if not method.context)
+        able = ", ".join(n for n, m in METHODS.own_parts().items() if not m.context)
         raise UserError(
             f"method={name} draws something for every episode, which needs games on the device; "
             f"{asked.env['kind']} runs on the host and takes {able}"

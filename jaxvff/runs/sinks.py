@@ -21,6 +21,7 @@ import numpy as np
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import file_name, write_text
 from jaxvff.settings.config import Config
+from jaxvff.settings.run_options import OTHER_SINKS
 
 FINISH_S = 60.0  # how long wandb may upload after a run; the rest stays on disk for `wandb sync`
 WANDB_FILE = "wandb_id.txt"
@@ -221,18 +222,17 @@ SINKS: dict[str, tuple[str, Callable[[Destination], Sink]]] = {
 def open_sinks(destination: Destination) -> list[Sink]:
     """The sinks that the config asks for; nothing is written or sent before the first report."""
     config = destination.values[0][1]
-    return [
-        Guarded(name, make(destination))
-        for name, (_, make) in SINKS.items()
-        if getattr(config, name)
-    ]
+    made = {name: make for name, (_, make) in SINKS.items() if getattr(config, name)}
+    if config.sink is not None:
+        made[config.sink] = OTHER_SINKS[config.sink]
+    return [Guarded(name, make(destination)) for name, make in made.items()]
 
 
 def check(config: Config) -> None:
     """Import what the sinks need, and log in where that is needed.
 
     Raises:
-      UserError: a package is missing, or wandb has no login.
+      UserError: a package or a sink is missing, or wandb has no login.
     """
     for name, (package, _) in SINKS.items():
         if not (asked := getattr(config, name)):
@@ -245,6 +245,8 @@ def check(config: Config) -> None:
                 f"{name}={shown} needs the package {package}, which cannot be imported; "
                 f"pip install 'jaxvff[{name}]'"
             ) from error
+    if config.sink is not None:
+        OTHER_SINKS[config.sink]
     if config.wandb:
         _log_in(config.wandb)
 

@@ -13,6 +13,7 @@ import yaml
 
 from jaxvff.core.errors import UserError
 from jaxvff.core.options import options_of
+from jaxvff.core.registry import is_reference
 from jaxvff.envs import ENVS
 from jaxvff.settings.config import Config
 
@@ -52,7 +53,10 @@ def check(folder: Path, configs: Iterable[Config]) -> None:
 
 
 def names_code(config: Config) -> Iterator[tuple[str, str]]:
-    """The options of an environment that name code, with what they name."""
+    """The keys that name code, with what they name; what comes first is not imported."""
+    chosen = {"method": config.method["name"], "env": config.env.get("kind")}
+    chosen |= {o.name: getattr(config, o.name) for o in options_of(Config) if o.about.names}
+    yield from ((name, value) for name, value in chosen.items() if is_reference(value))
     for option in options_of(ENVS[config.env["kind"]].options):
         value = config.env.get(option.name)
         if option.about.code and value is not None:

@@ -24,6 +24,7 @@ import jaxvff.configs
 from jaxvff.core import options
 from jaxvff.core.errors import UserError, check_name, closest
 from jaxvff.core.options import check, from_text, options_of, traced_names
+from jaxvff.core.registry import is_reference
 from jaxvff.envs import ENVS
 from jaxvff.learning.options import LearningOptions
 from jaxvff.losses.options import SearchOptions, TargetOptions
@@ -59,7 +60,8 @@ class Config(
             raise UserError(f"method has no name{closest('', METHODS)}")
         check_name(self.method["name"], METHODS, "method")
         self._check_sizes()
-        self._check_search()
+        if self.method["name"] in METHODS.own:  # nothing of somebody else's is imported here
+            self.check_search()
 
     def _check_sizes(self) -> None:
         if self.seed + self.seeds > 2**32:
@@ -92,8 +94,12 @@ class Config(
                 "other"
             )
 
-    def _check_search(self) -> None:
-        """A search needs a method whose joint value can be searched."""
+    def check_search(self) -> None:
+        """Hold what is asked of a search against the method.
+
+        Raises:
+          UserError: the joint value of the method cannot be searched.
+        """
         if METHODS[self.method["name"]].act_on_search:
             return
         for key, asked, instead in (
@@ -101,7 +107,7 @@ class Config(
             ("act_search", self.act_search > 0, "act_search=0"),
         ):
             if asked:
-                able = ", ".join(name for name, method in METHODS.items() if method.act_on_search)
+                able = ", ".join(n for n, m in METHODS.own_parts().items() if m.act_on_search)
                 raise UserError(
                     f"{key}={getattr(self, key)} needs a method that searches, {able}; "
                     f"{self.method['name']} takes {instead}"
@@ -166,18 +172,18 @@ def compose(names: Mapping[str, str]) -> dict[str, Any]:
       UserError: an unknown name.
     """
     for group, name in names.items():
-        known = config_names(group)
-        if name not in known:
+        if not is_reference(name) and name not in (known := config_names(group)):
             raise UserError(f"{group}={name} is unknown{closest(name, known)}")
     return copy.deepcopy(_composed(tuple(sorted(names.items()))))
 
 
 @functools.lru_cache(maxsize=256)
 def _composed(names: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    _register()
+    _register(name for _, name in names if is_reference(name))
     try:
         with initialize_config_module("jaxvff.configs", version_base="1.3"):
-            composed = compose_files("train", overrides=[f"{k}={v}" for k, v in names])
+            asked = [f"{group}={_as_file(name)}" for group, name in names]
+            composed = compose_files("train", overrides=asked)
         return OmegaConf.to_container(composed)  # type: ignore[return-value]
     finally:
         GlobalHydra.instance().clear()
@@ -224,8 +230,9 @@ def idle(config: Config) -> dict[str, str]:
     """The keys that nothing reads in a run, each with the reason; those of GROUPS left out."""
     out = options.idle(Config, vars(config))
     name = config.method["name"]
-    if not METHODS[name].act_on_search:
-        able = " or ".join(f"method={n}" for n, method in METHODS.items() if method.act_on_search)
+    if name in METHODS.own and not METHODS[name].act_on_search:
+        methods = METHODS.own_parts().items()
+        able = " or ".join(f"method={n}" for n, method in methods if method.act_on_search)
         out["search_fraction"] = f"with method={name}; it needs {able}"
     return out
 
@@ -259,10 +266,16 @@ def _schema() -> DictConfig:
     return schema
 
 
-def _register() -> None:
-    store = ConfigStore.instance()
+def _register(references: Iterable[str]) -> None:
+    """Let Hydra know what no file is about; `references`: package.module:name."""
+    references, store = list(references), ConfigStore.instance()
     store.store(name="schema", node=_schema())
     for group, key in (("method", "name"), ("env", "kind")):
-        for name in _without_file(group):
+        for name in [*_without_file(group), *references]:
             node = {group: {key: name}}
-            store.store(group=group, name=name, node=node, package="_global_")
+            store.store(group=group, name=_as_file(name), node=node, package="_global_")
+
+
+def _as_file(name: str) -> str:
+    """What Hydra knows a name by; it takes a colon for its own."""
+    return name.replace(":", "__")

@@ -73,7 +73,7 @@ them (zsh does). Games on the host share the options of their worker processes:
 def page() -> str:
     """The whole page, as Markdown."""
     sections = [HEAD, *map(_component, COMPONENTS), RESUMING, METHOD_HEAD, *_methods()]
-    sections += [ENV_HEAD, *(_environment(name) for name in ENVS)]
+    sections += [ENV_HEAD, *(_environment(name) for name in ENVS.own)]
     return "\n".join(sections)
 
 
@@ -84,7 +84,7 @@ def _component(component: type) -> str:
 def _methods() -> Iterator[str]:
     """A section for each set of methods that take the same options."""
     sections: dict[str, list[str]] = {}
-    for name in METHODS:
+    for name in METHODS.own:
         rows = [row for kind in build.method_classes(name) for row in described(kind)]
         table = _table(rows, "method.") if rows else "No options.\n"
         sections.setdefault(table, []).append(name)

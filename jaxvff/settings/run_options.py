@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jaxvff.core.options import option
+from jaxvff.core.registry import OpenRegistry, Registry
+
+# Destination -> Sink (runs/sinks.py), of other packages
+OTHER_SINKS: Registry = OpenRegistry({}, "jaxvff.sinks")
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,11 @@ class OutputOptions:
         None,
         "a project of Weights & Biases: also a run per seed there, in a group per run folder; "
         "pip install 'jaxvff[wandb]', WANDB_MODE=offline is honoured",
+    )
+    sink: str | None = option(
+        None,
+        "another place for reports: the name of an installed one, or package.module:name",
+        names=OTHER_SINKS,
     )
     compilation_cache: bool = option(
         True,

@@ -62,7 +62,7 @@ def check(method: str, env: Env | HostEnv) -> None:
       UserError: the method has no joint value, or games run on the host.
     """
     if not METHODS[method].joint_values:
-        having = ", ".join(name for name, each in METHODS.items() if each.joint_values)
+        having = ", ".join(name for name, each in METHODS.own_parts().items() if each.joint_values)
         raise UserError(
             f"{method} has no joint value that its greedy joint action could maximise: its agents "
             f"learn alone; diagnose a run of {having}"

@@ -1,0 +1,1 @@
+"""Parts for jaxvff from another package."""
