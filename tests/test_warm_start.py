@@ -81,6 +81,7 @@ def test_each_seed_begins_with_the_parameters_of_its_number(source: Path, tmp_pa
         np.testing.assert_array_equal(after[name], array[[1, 0, 1]], err_msg=name)
 
 
+@pytest.mark.slow
 def test_of_another_method_the_utilities_alone_are_taken(source: Path, tmp_path: Path) -> None:
     before, warm = params(source), begun(source, tmp_path / "run", "method=cw_qmix")
     assert {name.partition("/")[0] for name in warm} == {"utility", "mixer", "central"}
