@@ -308,9 +308,9 @@ def test_the_code_of_a_worked_example_is_in_the_style_of_the_rest(
 
 @pytest.mark.slow
 def test_the_snippets_about_the_api_run_one_after_the_other(tmp_path: Path) -> None:
-    """Train, load, act in a loop, export, act with NumPy alone and with StableHLO, go on."""
+    """Train, load, act in a loop, export, act with NumPy alone and with StableHLO, go on, record."""
     snippets = re.findall(CODE, (ROOT / "docs" / "api.md").read_text(), re.DOTALL)
-    assert len(snippets) == 7
+    assert len(snippets) == 8
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(snippets)],
         cwd=tmp_path,
@@ -321,7 +321,8 @@ def test_the_snippets_about_the_api_run_one_after_the_other(tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "curves.png").exists()
-    assert (tmp_path / "runs" / "further" / "table.json").exists()
+    for name in ("further", "offline"):
+        assert (tmp_path / "runs" / name / "table.json").exists()
 
 
 @pytest.mark.slow

@@ -73,6 +73,7 @@ class Config(
             )
         if self.learner == "replay":
             self._check_replay()
+        self._check_offline()
 
     def _check_replay(self) -> None:
         buffer = f"buffer_size={self.buffer_size}"
@@ -91,6 +92,20 @@ class Config(
                 f"n_envs={self.n_envs} segments do not fit in {buffer}; lower the one or raise the "
                 "other"
             )
+
+    def _check_offline(self) -> None:
+        """Recorded episodes were not played by who learns from them, and have no context."""
+        name = self.method["name"]
+        for wrong, instead in (
+            (f"learner={self.learner}" * self.goes_on, "learner=replay"),
+            (f"method={name}" * bool(METHODS[name].context), "a method that draws nothing"),
+            (f"act_search={self.act_search}" * (self.act_search > 0), "act_search=0"),
+        ):
+            if self.offline is not None and wrong:
+                raise UserError(
+                    f"{wrong} needs games that are played while it learns; offline={self.offline} "
+                    f"takes {instead}"
+                )
 
     def _check_search(self) -> None:
         """A search needs a method whose joint value can be searched."""
@@ -227,6 +242,9 @@ def idle(config: Config) -> dict[str, str]:
     if not METHODS[name].act_on_search:
         able = " or ".join(f"method={n}" for n, method in METHODS.items() if method.act_on_search)
         out["search_fraction"] = f"with method={name}; it needs {able}"
+    if config.offline is not None:
+        for o in options_of(ExplorerOptions):
+            out[o.name] = "with offline=, where nobody explores; it needs offline=null"
     return out
 
 
