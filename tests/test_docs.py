@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import math
 import os
@@ -15,6 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -301,6 +304,38 @@ def test_the_code_of_a_worked_example_is_in_the_style_of_the_rest(
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_the_snippets_about_the_api_run_one_after_the_other(tmp_path: Path) -> None:
+    """Train, load, act in a loop, export, act with NumPy alone and with StableHLO, go on, record."""
+    snippets = re.findall(CODE, (ROOT / "docs" / "api.md").read_text(), re.DOTALL)
+    assert len(snippets) == 8
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(snippets)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "curves.png").exists()
+    for name in ("further", "offline"):
+        assert (tmp_path / "runs" / name / "table.json").exists()
+
+
+@pytest.mark.slow
+def test_the_plain_learner_learns_a_matrix_game() -> None:
+    """With the best joint action of 9, which earns 8; a random one earns 2.3 in the mean."""
+    spec = importlib.util.spec_from_file_location("plain", ROOT / "docs/examples/plain_learner.py")
+    assert spec is not None
+    assert spec.loader is not None
+    plain = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(plain)
+    states, losses = jax.jit(jax.vmap(plain.train))(jnp.arange(4))
+    assert (jax.vmap(plain.greedy_return)(states) == 8).all()
+    assert (losses[:, -100:].mean(1) < 0.02 * losses[:, :100].mean(1)).all()
 
 
 def test_every_config_field_is_documented() -> None:

@@ -45,6 +45,9 @@ def test_the_wheel_works_with_the_lowest_versions(tmp_path: Path) -> None:
     run(*jaxvff, "train", *TINY, "total_steps=40", "eval_interval=20", "run_dir=a")
     run(*jaxvff, "train", "resume=a", "total_steps=60")
     assert "greedy-optimal" in run(*jaxvff, "evaluate", "run=a")
+    run(*jaxvff, "export", "run=a", "to=policy")
+    run(python, "policy/act.py")
+    run(*jaxvff, "train", *TINY, "init_from=policy", "total_steps=40", "run_dir=b")
     smax = ["env=smax/3m", "method=nmqmix_rnd", "learner=replay", "n_envs=2", "segment_length=32",
             "env.time_limit=31", "total_steps=248", "eval_interval=124"]  # fmt: skip
     assert "win rate" in run(*jaxvff, "train", *smax, *TINY, "run_dir=smax")

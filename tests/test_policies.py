@@ -190,7 +190,7 @@ np.save("out.npy", out)
     ("script", "forbidden"),
     [
         (IN_NUMPY, ("jaxvff", "jax", "jaxlib", "flax", "safetensors")),
-        (IN_JAX, ("jaxvff", "flax", "safetensors")),
+        pytest.param(IN_JAX, ("jaxvff", "flax", "safetensors"), marks=pytest.mark.slow),
     ],
 )
 def test_an_export_acts_without_this_package(
@@ -302,7 +302,9 @@ ONE = {
 }
 
 
-@pytest.mark.parametrize("name", ONE)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "smax")) for n in ONE]
+)
 def test_names_of_actions_and_observations_are_as_many_as_there_are(name: str) -> None:
     env = build.environment(config.load([f"env={ONE[name]}"]).env)
     assert len(env.action_names) in (0, env.spec.n_actions)

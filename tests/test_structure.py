@@ -90,7 +90,7 @@ def test_no_module_imports_itself_through_others() -> None:
 
 
 LIGHT = [
-    "import jaxvff",
+    "import jaxvff; jaxvff.train, jaxvff.load, jaxvff.Run, jaxvff.UserError; jaxvff.list_envs()",
     "import jaxvff.settings.config, jaxvff.settings.sweep, jaxvff.settings.presets",
     "import jaxvff.cli.main, jaxvff.cli.train, jaxvff.cli.help_texts",
     "from jaxvff.envs import ENVS; list(ENVS)",
@@ -107,7 +107,10 @@ def test_names_options_and_help_are_there_before_jax(statement: str) -> None:
 
 
 def test_training_imports_neither_plots_nor_the_lab_before_it_needs_them() -> None:
-    script = "import jaxvff.cli.progress, jaxvff.runs.execute, sys; print(*sys.modules)"
+    script = (
+        "import jaxvff.cli.progress, jaxvff.api.shown, jaxvff.runs.execute, sys; "
+        "print(*sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     late = {"matplotlib", "scipy.stats", "orbax", "distrax", "diffrax", "jaxmarl", "wandb"}
@@ -176,5 +179,6 @@ def test_a_wheel_holds_one_package_with_its_environments_and_configs(tmp_path: P
         "configs/env/matrix/a.yaml",
         "py.typed",
         "envs/host/__main__.py",
+        "policies/act.py",
     ):
         assert f"jaxvff/{needed}" in names

@@ -21,7 +21,7 @@ from jaxvff.runs import learned
 from jaxvff.runs.plan import Job, SweepValue
 
 
-class _Chosen(NamedTuple):
+class Chosen(NamedTuple):
     """A lane of a run."""
 
     job: int  # its number in the run
@@ -43,7 +43,7 @@ def of_run(folder: Path, jobs: Sequence[Job], seed: int | None, sweep: Mapping[s
       UserError: there is no such seed or no one such value, no checkpoint, or what agents do does
         not follow from what each of them sees.
     """
-    chosen = _choose(folder, jobs, seed, sweep)
+    chosen = choose(folder, jobs, seed, sweep)
     job = jobs[chosen.job]
     with learned.open_program(job) as program:
         model, name = program.learner.model, job.config.method["name"]
@@ -69,9 +69,8 @@ def of_run(folder: Path, jobs: Sequence[Job], seed: int | None, sweep: Mapping[s
     return Policy(model.utility, params["utility"], layout, about)
 
 
-def _choose(
-    folder: Path, jobs: Sequence[Job], seed: int | None, sweep: Mapping[str, Any]
-) -> _Chosen:
+def choose(folder: Path, jobs: Sequence[Job], seed: int | None, sweep: Mapping[str, Any]) -> Chosen:
+    """A lane of a run; see `of_run`."""
     values = [(j, i, value) for j, job in enumerate(jobs) for i, value in enumerate(job.values)]
     keys = {key: None for _, _, value in values for key in value.label}
     for key in sweep:
@@ -93,7 +92,7 @@ def _choose(
         raise UserError(
             f"seed={seed} is none of the run's; choose one of {value.seeds[0]} to {value.seeds[-1]}"
         )
-    return _Chosen(j, value, number, i * len(value.seeds) + value.seeds.index(number))
+    return Chosen(j, value, number, i * len(value.seeds) + value.seeds.index(number))
 
 
 def _check_decentralised(method: str, model: Model) -> None:

@@ -131,6 +131,45 @@ class Run:
 
         return policies.of_run(self.folder, self.jobs, seed, sweep or {})
 
+    def record(
+        self,
+        to: str | Path,
+        episodes: int,
+        *,
+        seed: int | None = None,
+        sweep: Mapping[str, Any] | None = None,
+        epsilon: float = 0.0,
+        play_seed: int = 0,
+    ) -> dict[str, float]:
+        """Play episodes with the agents of one seed, and write them for `offline=`.
+
+        Args:
+          to: a new .npz file (runs/episodes.py has its schema).
+          episodes: how many.
+          seed: of the run; None: the first.
+          sweep: of a sweep, the value, as for `policy`.
+          epsilon: share of uniformly random actions; 0: greedy.
+          play_seed: of the games and of the random actions.
+
+        Returns:
+          The mean return, length and results of the episodes.
+
+        Raises:
+          UserError: games on the host, no such seed or value, or the file exists.
+        """
+        from jaxvff.api import recording
+
+        return recording.record(
+            self.folder,
+            self.jobs,
+            Path(to),
+            n_episodes=episodes,
+            seed=seed,
+            sweep=sweep or {},
+            epsilon=epsilon,
+            play_seed=play_seed,
+        )
+
     def plot_curves(self) -> Picture:
         """Learning curves over seeds."""
         from jaxvff.reports import plots

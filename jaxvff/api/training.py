@@ -57,7 +57,8 @@ def train(
     chosen = {"method": method, "env": env, "seeds": seeds}
     given = {name: value for name, value in chosen.items() if value is not None} | settings
     own = {} if resume is None else {"resume": str(resume)}
-    asked = request("train", own, overrides.from_values(given), trusted=trust)
+    command = "train" if resume is None else run_file.read(Path(resume))[0]
+    asked = request(command, own, overrides.from_values(given), trusted=trust)
     start.set_up(asked.configs[0])
     with prepared(asked) as (folder, jobs):
         from jaxvff.api import shown

@@ -19,6 +19,7 @@ usage: jaxvff <command> [key=value ...]
   evaluate run=<folder>  greedy evaluation of a trained run, from its checkpoint
   diagnose run=<folder>  is the greedy joint action the best one, by the run's own joint value?
   export run=<folder>    the agents of a seed as files that act without this package (docs/api.md)
+  record run=<folder>    episodes of a trained run as a file, for train offline=<file>
   reproduce table1       the paper's Table 1: eight methods, two games, 256 seeds
   reproduce smax         the paper's comparison on SMAX's versions of its three maps
   stability game=a       zero-loss points, spectra, flows, escapes, the paper's theorems
@@ -82,6 +83,18 @@ Writes the agents of one seed (default: the first) from the newest checkpoint, a
 In Python: jaxvff.load_policy(folder), policy.reset(n), policy.act(obs, avail). A run begins with
 such a policy by init_from=<folder>. Of a sweep, name one value: lr=1e-3. Methods whose agents wait
 for a draw of the whole team (maven) are refused.
+"""
+
+RECORD = """\
+usage: jaxvff record run=<run folder> to=<new file>.npz episodes=<n> [key=value ...]
+
+Plays whole episodes with the agents of one seed, from the newest checkpoint, and writes them with a
+schema (docs/api.md). jaxvff train offline=<file> learns from them and collects nothing.
+
+  epsilon=0      share of uniformly random actions; 0: greedy play
+  seed=<n>       of the run, default the first; of a sweep also one value: lr=1e-3
+  play_seed=0    of the games and the random actions
+  trust=true     for a run that names code (docs/runs.md)
 """
 
 REPRODUCE = """\
@@ -206,6 +219,7 @@ TEXTS = {
     "evaluate": EVALUATE,
     "diagnose": DIAGNOSE,
     "export": EXPORT,
+    "record": RECORD,
     "reproduce": REPRODUCE,
     "stability": STABILITY,
     "bench": BENCH,

@@ -22,6 +22,7 @@ COMMANDS: Registry[Callable[[list[str]], int]] = Registry(
         "evaluate": "jaxvff.cli.evaluate:run",
         "diagnose": "jaxvff.cli.diagnose:run",
         "export": "jaxvff.cli.export:run",
+        "record": "jaxvff.cli.record:run",
         "reproduce": "jaxvff.cli.reproduce:run",
         "stability": "jaxvff.cli.stability:run",
         "bench": "jaxvff.cli.bench:run",

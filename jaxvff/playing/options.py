@@ -28,6 +28,11 @@ class CollectionOptions:
     segment_length: int = option(
         2, "length of a segment; an episode of L steps takes L + 1", unit="slots", low=2
     )
+    offline: str | None = option(
+        None,
+        "a file from jaxvff record: an iteration draws n_envs of its episodes at random and plays "
+        "nothing; greedy evaluation plays as ever",
+    )
 
     @property
     def steps_per_iteration(self) -> int:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvff.core.scan import scan
+from jaxvff.core.segments import without_padding
 from jaxvff.core.types import (
     Array,
     Draw,
@@ -230,6 +231,22 @@ def episode(player: Player, key: Array) -> Play:
     reset_key, key = jax.random.split(key)
     start = (begin(player, reset_key), key)
     return jax.lax.while_loop(lambda at: ~at[0].ended, lambda at: _go_on(player, at)[0], start)[0]
+
+
+def whole_episode(player: Player, key: Array) -> tuple[Segment, Episodes]:
+    """One whole episode and nothing else, in a segment that has room for the longest.
+
+    Args:
+      player: who plays where.
+      key: PRNG key.
+
+    Returns:
+      A Segment of episode_limit + 1 slots; and how the episode ended, without the axis [T].
+    """
+    segment, episodes = on_device(player, key, player.env.spec.episode_limit + 1)
+    last = jnp.argmax(episodes.ended)  # the slot of its final observation
+    segment = segment._replace(mask=segment.mask & (jnp.arange(len(segment.mask)) < last))
+    return without_padding(segment), jax.tree.map(lambda x: x[last], episodes)
 
 
 def recorded(player: Player, key: Array) -> tuple[EnvState, Array, Play]:

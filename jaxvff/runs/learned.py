@@ -28,6 +28,10 @@ def open_program(job: Job, tell: Callable[[str], None] = print) -> Iterator[Prog
 
         with host_program(job.config, job.env, job.n_lanes, tell) as program:
             yield program
+    elif (recorded := job.values[0].recorded) is not None:
+        from jaxvff.training.offline import offline_program
+
+        yield offline_program(job.config, job.env, job.n_lanes, recorded.segments)
     else:
         yield device_program(job.config, job.env, job.n_lanes)
 

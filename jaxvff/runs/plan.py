@@ -16,7 +16,8 @@ from jaxvff.core.errors import UserError
 from jaxvff.core.options import options_of
 from jaxvff.core.types import Array, Env, HostEnv, Tree
 from jaxvff.methods.table import METHODS
-from jaxvff.runs import inputs
+from jaxvff.runs import episodes, inputs
+from jaxvff.runs.episodes import Recorded
 from jaxvff.runs.start import Start
 from jaxvff.settings import build
 from jaxvff.settings.config import OUTPUTS, Config
@@ -35,6 +36,7 @@ class SweepValue(NamedTuple):
     config: Config
     env: Env | HostEnv
     start: Start | None = None  # what its seeds begin with (runs/warm_start.py); None: fresh
+    recorded: Recorded | None = None  # what it learns from; None: what it plays
 
     @property
     def seeds(self) -> range:
@@ -92,6 +94,7 @@ class Job(NamedTuple):
             digest.update(np.asarray(leaf).tobytes())
         for value in self.values:
             digest.update(b"" if value.start is None else value.start.digest())
+            digest.update(b"" if value.recorded is None else value.recorded.digest)
         return digest.hexdigest()
 
     def lanes(self) -> Lane:
@@ -136,11 +139,14 @@ def plan(overrides: Iterable[str | Override], kept: Path | None = None) -> list[
 
 def _sweep_value(label: dict[str, Any], asked: Config, kept: Path | None) -> SweepValue:
     build.check_method(asked.method)
-    asked.check_search()
+    asked.check_against_method()
     env = asked.env if kept is None else inputs.kept(asked.env, kept)
     value = SweepValue(label, asked, build.environment(env))
     _check_env(asked, value.env)
-    return value
+    if asked.offline is None:
+        return value
+    recorded = episodes.read(Path(asked.offline), value.env.spec, asked.segment_length)
+    return value._replace(recorded=recorded)
 
 
 def signature(value: SweepValue) -> str:
@@ -155,6 +161,11 @@ def _check_env(asked: Config, env: Env | HostEnv) -> None:
         raise UserError(
             f"act_search={asked.act_search} needs games on the device; {asked.env['kind']} runs on "
             "the host and takes act_search=0"
+        )
+    if asked.offline is not None and isinstance(env, HostEnv):
+        raise UserError(
+            f"offline={asked.offline} needs an environment on the device; {asked.env['kind']} runs "
+            "on the host and takes offline=null"
         )
     name = asked.method["name"]
     if METHODS[name].context and isinstance(env, HostEnv):

@@ -23,7 +23,7 @@ from jaxvff.policies import files as policies
 from jaxvff.runs import inputs, learned, run_file, start, trust
 from jaxvff.runs.plan import Job, plan
 from jaxvff.runs.start import Start
-from jaxvff.settings import build
+from jaxvff.settings import build, sweep
 from jaxvff.settings.config import Config
 from jaxvff.training import sharding
 from jaxvff.training.lanes import Carry
@@ -101,21 +101,21 @@ def _found(asked: Config, kept: Path | None) -> Start:
 def _of_run(source: Path, asked: Config) -> Start:
     """The parameters of all seeds of a run, from its newest checkpoint."""
     parts = run_file.read(source)[1]
-    kept = source / inputs.FOLDER
-    jobs = [job for part in parts for job in plan(part, kept)]
-    if len(jobs) != 1 or len(jobs[0].values) != 1:
+    configs = [value.config for part in parts for value in sweep.expand(part)]
+    if len(configs) != 1:
         raise UserError(
             f"init_from={source} is a sweep of several values; take the policy of one: jaxvff "
             f"export run={source} to=<folder> <key>=<value>, then init_from=<folder>"
         )
     own = {value for _, value in trust.names_code(asked)}
-    for name, value in trust.names_code(jobs[0].config):
+    for name, value in trust.names_code(configs[0]):  # before `plan`, which makes environments
         if value not in own:  # what the user typed for this run is trusted
             raise UserError(
                 f"init_from={source} names code that would be run here, {name}={value!r}; take its "
                 f"policy: jaxvff export run={source} to=<folder> trust=true, init_from=<folder>"
             )
-    (job,) = started(jobs, kept)
+    kept = source / inputs.FOLDER
+    (job,) = started(plan(parts[0], kept), kept)
     with learned.open_program(job) as program:
         trained = learned.newest(source, job, program)
         if trained is None:

@@ -61,7 +61,7 @@ class Config(
         check_name(self.method["name"], METHODS, "method")
         self._check_sizes()
         if self.method["name"] in METHODS.own:  # nothing of somebody else's is imported here
-            self.check_search()
+            self.check_against_method()
 
     def _check_sizes(self) -> None:
         if self.seed + self.seeds > 2**32:
@@ -94,12 +94,31 @@ class Config(
                 "other"
             )
 
-    def check_search(self) -> None:
-        """Hold what is asked of a search against the method.
+    def check_against_method(self) -> None:
+        """Hold what is asked of the method against what it can do.
 
         Raises:
-          UserError: the joint value of the method cannot be searched.
+          UserError: its joint value cannot be searched, or it cannot learn from a file.
         """
+        self._check_offline()
+        self._check_search()
+
+    def _check_offline(self) -> None:
+        """Recorded episodes were not played by who learns from them, and have no context."""
+        name = self.method["name"]
+        for wrong, instead in (
+            (f"learner={self.learner}" * self.goes_on, "learner=replay"),
+            (f"method={name}" * bool(METHODS[name].context), "a method that draws nothing"),
+            (f"act_search={self.act_search}" * (self.act_search > 0), "act_search=0"),
+        ):
+            if self.offline is not None and wrong:
+                raise UserError(
+                    f"{wrong} needs games that are played while it learns; offline={self.offline} "
+                    f"takes {instead}"
+                )
+
+    def _check_search(self) -> None:
+        """A search needs a method whose joint value can be searched."""
         if METHODS[self.method["name"]].act_on_search:
             return
         for key, asked, instead in (
@@ -234,6 +253,9 @@ def idle(config: Config) -> dict[str, str]:
         methods = METHODS.own_parts().items()
         able = " or ".join(f"method={n}" for n, method in methods if method.act_on_search)
         out["search_fraction"] = f"with method={name}; it needs {able}"
+    if config.offline is not None:
+        for o in options_of(ExplorerOptions):
+            out[o.name] = "with offline=, where nobody explores; it needs offline=null"
     return out
 
 
