@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from jaxvff.settings.run_options import OutputOptions
+from jaxvff.settings.run_options import OutputOptions, RunOptions
 from jaxvff.training.processes import Meeting, Place
 
 
@@ -12,7 +12,7 @@ def set_up(options: OutputOptions | None = None, meeting: Meeting | None = None)
     """Import JAX, and set it up before it starts; one that is there stays as its user wants it.
 
     Args:
-      options: where the compilation cache is.
+      options: where the compilation cache is; of a Config, also whether XLA is deterministic.
       meeting: of this process with others; None: it is alone.
 
     Returns:
@@ -23,8 +23,11 @@ def set_up(options: OutputOptions | None = None, meeting: Meeting | None = None)
     """
     from jaxvff.api import switches
 
-    if "jax" not in sys.modules:
+    was_there = "jax" in sys.modules
+    if not was_there:
         switches.import_jax()
+    if isinstance(options, RunOptions) and options.deterministic:
+        switches.be_deterministic(was_there)
 
     from jaxvff.training import compilation_cache, sharding
 
