@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from jaxvff.core.errors import UserError
@@ -61,25 +62,27 @@ def run(args: list[str]) -> int:
 
 
 def terminal(rows: list[Compiled], where: Topology) -> Table:
-    """A table of compiled programs, all figures for one device."""
+    """A table of compiled programs, a column each; all figures are of one device."""
     import jax
     from rich.table import Table
 
     title = f"Compiled for TPU {where.name}, jax {jax.__version__}; nothing was run"
-    table = Table(title=title, caption="figures of one device; times are lower bounds")
-    names = ("program", "lanes", "compile", "a lane", "lanes that fit", "arithmetic", "memory")
-    for name in (*names, "env steps/s at most"):
-        table.add_column(name, justify="left" if name == "program" else "right")
+    table = Table(title=title, caption="figures of one device; times are at least")
+    table.add_column("")
     for row in rows:
-        by_flops, by_bytes = row.iteration_s(where.chip)
-        table.add_row(
-            row.name,
-            f"{row.lanes} x {row.devices}",
-            f"{row.lower_s + row.compile_s:.0f} s",
-            readable(row.lane),
-            f"{row.lanes_that_fit(where.chip):,}",
-            f"{1e3 * by_flops:.3g} ms",
-            f"{1e3 * by_bytes:.3g} ms",
-            f"{row.most_steps_per_s(where.chip):,.3g}",
-        )
+        table.add_column(row.name, justify="right")
+    chip = where.chip
+    figures: dict[str, Callable[[Compiled], str]] = {
+        "lanes": lambda row: f"{row.lanes} x {row.devices}",
+        "compile": lambda row: f"{row.lower_s + row.compile_s:.0f} s",
+        "a lane": lambda row: readable(row.lane),
+        "lanes that fit": lambda row: f"{row.lanes_that_fit(chip):,}",
+        "operations of an iteration": lambda row: f"{row.operations:,}",
+        "matrix products": lambda row: f"{1e3 * row.iteration_s(chip)[0]:.3g} ms",
+        "memory traffic": lambda row: f"{1e3 * row.iteration_s(chip)[1]:.3g} ms",
+        "XLA's estimate": lambda row: f"{1e3 * row.estimated_s(chip):.3g} ms",
+        "env steps/s at most": lambda row: f"{row.most_steps_per_s(chip):,.0f}",
+    }
+    for name, figure in figures.items():
+        table.add_row(name, *map(figure, rows))
     return table

@@ -51,8 +51,8 @@ class RunOptions:
     )
     deterministic: bool = option(
         False,
-        "on a GPU, only operations that add in a fixed order: the same seed gives the same bits, at "
-        "some cost in speed; without effect on a CPU or a TPU, which always do",
+        "on a GPU, only operations that add in a fixed order: the same seed gives the same bits, "
+        "at some cost in speed; without effect on a CPU or a TPU, which always do",
     )
 
 
