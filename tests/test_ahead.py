@@ -21,7 +21,7 @@ def test_figures_follow_from_what_the_compiler_says() -> None:
     program = Compiled(
         name="x", devices=4, lanes=16, lower_s=1.0, compile_s=2.0, arguments=12_000_000,
         temporaries=4_000_000, code=50_000_000, flops=1.97e9, traffic=8.19e8, cycles=7.5e5,
-        operations=100, slowest=(), steps=32,
+        operations=100, gathered=0, slowest=(), steps=32,
     )  # fmt: skip
     chip = CHIPS["v5e"]
     assert program.lane == 1e6
@@ -51,6 +51,26 @@ def test_products_in_a_scan_count_as_often_as_it_turns() -> None:
 # As XLA writes it, shortened: a loop over iterations with one of five turns in it.
 HLO = """HloModule jit_f
 
+%f (a.6: f32[4,8], b.6: f32[8,8]) -> f32[4,8] {
+  %a.6 = f32[4,8]{1,0:T(8,128)} parameter(0)
+  %b.6 = f32[8,8]{1,0:T(8,128)} parameter(1)
+  ROOT %dot.6 = f32[4,8]{1,0:T(8,128)} convolution(%a.6, %b.6), dim_labels=bf_io->bf
+}
+
+%g (a.7: u8[64,3], b.7: u8[2,3]) -> u8[64,3] {
+  %a.7 = u8[64,3]{1,0:T(8,128)(4,1)} parameter(0)
+  %b.7 = u8[2,3]{1,0:T(8,128)(4,1)} parameter(1)
+  %i.7 = s32[]{:T(128)} constant(3)
+  ROOT %put.7 = u8[64,3]{1,0:T(8,128)(4,1)} dynamic-update-slice(%a.7, %b.7, %i.7, %i.7)
+}
+
+%h (a.8: u8[64,3], i.8: u8[2,3]) -> u8[2,3] {
+  %a.8 = u8[64,3]{1,0:T(8,128)(4,1)} parameter(0)
+  %bitcast.8 = u8[64,3]{1,0:T(8,128)(4,1)} bitcast(%a.8)
+  %i.8 = u8[2,3]{1,0:T(8,128)(4,1)} parameter(1)
+  ROOT %gather.8 = u8[2,3]{1,0:T(8,128)(4,1)} gather(%bitcast.8, %bitcast.8), slice_sizes={1,3}
+}
+
 %turn (p.1: (s32[], f32[4,8])) -> (s32[], f32[4,8]) {
   %p.1 = (s32[]{:T(128)}, f32[4,8]{1,0:T(8,128)S(1)}) parameter(0)
   %x.1 = f32[4,8]{1,0:T(8,128)S(1)} get-tuple-element(%p.1), index=1
@@ -69,8 +89,9 @@ HLO = """HloModule jit_f
 %iteration (p.3: (s32[], u8[64,3], f32[4,8])) -> (s32[], u8[64,3], f32[4,8]) {
   %p.3 = (s32[]{:T(128)}, u8[64,3]{1,0:T(8,128)(4,1)}, f32[4,8]{1,0:T(8,128)}) parameter(0)
   %ring.3 = u8[64,3]{1,0:T(8,128)(4,1)} get-tuple-element(%p.3), index=1
-  %row.3 = u8[2,3]{1,0:T(8,128)(4,1)} fusion(), kind=kLoop, calls=%h
+  %row.3 = u8[2,3]{1,0:T(8,128)(4,1)} broadcast()
   %scatter_fusion.3 = u8[64,3]{1,0:T(8,128)(4,1)} fusion(%ring.3, %row.3), kind=kCustom, calls=%g
+  %gather_fusion.3 = u8[2,3]{1,0:T(8,128)(4,1)} fusion(%ring.3, %row.3), kind=kCustom, calls=%h
   %while.3 = (s32[]{:T(128)}, f32[4,8]{1,0:T(8,128)S(1)}) while(%p.3), condition=%fewer_than_5, body=%turn
   ROOT %t.3 = (s32[]{:T(128)}, u8[64,3]{1,0:T(8,128)(4,1)}, f32[4,8]{1,0:T(8,128)}) tuple(%p.3)
 }
@@ -92,12 +113,21 @@ ENTRY %main (x.5: u8[64,3]) -> u8[64,3] {
 
 def test_an_iteration_is_what_a_turn_of_the_outermost_loop_does() -> None:
     steps = {step.instruction.name: step for step in hlo.read(HLO).iteration()}
-    assert [*steps] == ["row.3", "scatter_fusion.3", "w.1", "fusion.1"]  # not what comes before it
+    assert [*steps] == [
+        "row.3",
+        "scatter_fusion.3",
+        "gather_fusion.3",
+        "w.1",
+        "fusion.1",
+    ]  # not what comes before it
     product = steps["fusion.1"]
     assert (product.times, product.cycles, product.traffic) == (5, 150, 4 * 8 * 8)
     assert product.instruction.source == "jit(f)/inner/dot"
     scatter = steps["scatter_fusion.3"]  # in place: it reads and writes two rows, not the ring
     assert (scatter.times, scatter.instruction.cycles, scatter.traffic) == (1, None, 2 * 6)
+    gather = steps["gather_fusion.3"]
+    assert (gather.gathered, gather.traffic) == (2 * 3, 2 * 6)  # two rows out of the ring, and back
+    assert product.gathered == 0
     with pytest.raises(ValueError, match="no computation is marked as ENTRY"):
         hlo.read(HLO.replace("ENTRY ", ""))
 

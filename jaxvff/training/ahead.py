@@ -105,6 +105,7 @@ class Compiled(NamedTuple):
     traffic: float  # bytes between memory and cores in an iteration
     cycles: float  # of an iteration, by XLA's estimate, which leaves out gathers and scatters
     operations: int  # that an iteration runs, one after the other
+    gathered: int  # numbers that it picks one by one, of which XLA has no estimate
     slowest: tuple[tuple[str, float], ...]  # where in the program, share of the cycles
     steps: int  # env steps of an iteration, all lanes of the device together
 
@@ -177,6 +178,7 @@ def compile_for(where: Topology, *, config: Config, env: Env, lane: Lane, name: 
         traffic=sum(step.times * step.traffic for step in steps),
         cycles=sum(step.cycles for step in steps),
         operations=sum(step.times for step in steps),
+        gathered=sum(step.gathered for step in steps),
         slowest=_slowest(steps),
         steps=lanes * config.steps_per_iteration,
     )

@@ -21,8 +21,6 @@ _BITS = {"pred": 8, "s4": 4, "u4": 4}
 # These move no data by themselves; an async pair counts where it starts.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "while"}
 _FREE |= {"copy-done", "slice-done", "call", "conditional", "async-done", "opt-barrier"}
-_PICKS = ("gather", "dynamic-slice", "dynamic_slice")  # of an operand they read what they return
-_PUTS = ("scatter", "dynamic-update-slice", "dynamic_update_slice")  # in place
 FAST = "S(1)"  # the memory space of a chip's own scratch memory: no traffic
 
 
@@ -56,6 +54,14 @@ class Step(NamedTuple):
     traffic: int  # bytes between the chip's main memory and its cores, each time
 
     @property
+    def gathered(self) -> int:
+        """Numbers that it picks one by one, all times together; XLA has no estimate of these."""
+        if self.instruction.cycles is not None or "gather" not in self.instruction.name:
+            return 0
+        shapes = [shape for _, shape, _ in _ARRAY.findall(self.instruction.result)]
+        return self.times * sum(math.prod(int(n) for n in x.split(",") if n) for x in shapes)
+
+    @property
     def cycles(self) -> int:
         """All times together; 0 where XLA has no estimate."""
         return self.times * (self.instruction.cycles or 0)
@@ -85,7 +91,65 @@ class Module(NamedTuple):
                     for other in re.findall(r"%([\w.\-]+)", called):
                         yield from self._steps(other, times)
             elif instruction.op not in _FREE:
-                yield Step(instruction, times, _traffic(instruction, types))
+                yield Step(instruction, times, self._traffic(instruction, types))
+
+    def _traffic(self, instruction: Instruction, types: Mapping[str, str]) -> int:
+        """Bytes; of an array of which slices alone are read or written, those slices."""
+        operands = [types.get(name, "") for name in instruction.operands]
+        if instruction.op.endswith("-start"):  # one array that moves; its type names both ends
+            return max((nbytes(type_) for type_ in operands), default=0)
+        if instruction.op != "fusion":
+            return nbytes(instruction.result) + sum(map(nbytes, operands))
+        (name,) = _called(instruction.text, "calls")
+        total = sum(
+            min(nbytes(type_), self._read(name, i)) for i, type_ in enumerate(operands) if type_
+        )
+        written = self._written(name)
+        parts = _ARRAY.findall(instruction.result)
+        for (kind, shape, layout), size in zip(parts, written, strict=False):
+            total += min(nbytes(f"{kind}[{shape}]{layout}"), size)
+        return total
+
+    def _read(self, name: str, parameter: int) -> int:
+        """Bytes that a fused computation reads of its n-th parameter."""
+        inside = self.computations[name]
+        text = f"parameter({parameter})"
+        found = next((i for i in inside if i.op == "parameter" and text in i.text), None)
+        return self._used(name, found) if found else 0
+
+    def _used(self, name: str, what: Instruction) -> int:
+        total = 0
+        for user in self.computations[name]:
+            if what.name not in user.operands:
+                continue
+            place = user.operands.index(what.name)
+            if user.op in ("bitcast", "reshape"):
+                total += self._used(name, user)
+            elif user.op in ("dynamic-slice", "gather", "slice") and place == 0:
+                total += nbytes(user.result, everywhere=True)
+            elif user.op in ("dynamic-update-slice", "scatter") and place == 0:
+                continue  # what is put into it counts as written
+            elif user.op == "fusion":
+                total += self._read(_called(user.text, "calls")[0], place)
+            else:
+                return nbytes(what.result, everywhere=True)
+        return min(total, nbytes(what.result, everywhere=True))
+
+    def _written(self, name: str, which: str | None = None) -> list[int]:
+        """Bytes that a fused computation writes of each of its results."""
+        inside = {i.name: i for i in self.computations[name]}
+        root = inside[which] if which else [*inside.values()][-1]
+        if root.op == "tuple":
+            return [size for one in root.operands for size in self._written(name, one)]
+        if root.op in ("bitcast", "reshape") and root.operands[0] in inside:
+            return self._written(name, root.operands[0])
+        if root.op == "fusion":
+            return self._written(_called(root.text, "calls")[0])
+        if root.op == "dynamic-update-slice":
+            return [nbytes(inside[root.operands[1]].result, everywhere=True)]
+        if root.op == "scatter":
+            return [nbytes(inside[root.operands[-1]].result, everywhere=True)]
+        return [nbytes(root.result, everywhere=True)]
 
     def _turns(self, condition: str) -> int:
         """Of a loop that counts up from 0 to a constant; 1 where the number is not known."""
@@ -135,20 +199,6 @@ def nbytes(type_: str, *, everywhere: bool = False) -> int:
         bits = _BITS.get(name) or int(re.sub(r"\D.*", "", re.sub(r"^\D+", "", name)))
         total += math.prod(int(n) for n in shape.split(",") if n) * bits // 8
     return total
-
-
-def _traffic(instruction: Instruction, types: Mapping[str, str]) -> int:
-    result = nbytes(instruction.result)
-    whole = nbytes(instruction.result, everywhere=True)
-    operands = [nbytes(types.get(name, "")) for name in instruction.operands]
-    what = f"{instruction.op} {instruction.name}"
-    if instruction.op.endswith("-start"):  # one array that moves; its type names both ends
-        return max(operands, default=0)
-    if any(word in what for word in _PUTS):
-        return 2 * sum(x for x in operands if x < whole)
-    if any(word in what for word in _PICKS):
-        return result + sum(min(x, whole) for x in operands)
-    return result + sum(operands)
 
 
 def _called(text: str, role: str) -> list[str]:
