@@ -2,7 +2,7 @@
 
     python benchmarks/tpu_programs.py [--chips v5e:1x1 v5p:1x1x1] [--programs ...] [--lanes 64]
 
-A process for each program and chip. It needs libtpu (the extra tpu). The record keeps what is there.
+A process for each program and chip; it needs libtpu (the extra tpu). The record keeps its rows.
 """
 
 from __future__ import annotations
