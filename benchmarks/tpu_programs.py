@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 from _common import Record, about, last_json
@@ -28,9 +29,9 @@ NOTES = [
     "nothing was run: compiled ahead of time on a CPU, for one device, all lanes in one vmap",
     "flops: of matrix products, by the traced program; loops count as often as they turn",
     "cycles: XLA's own estimate of each operation, summed; gathers and scatters have none",
-    "gathered: numbers that such gathers return in an iteration",
-    "steps_per_s_at_most: the least of what the cycles at the chip's clock, the flops and the "
-    "memory traffic allow",
+    "picked: rows that gathers pick one by one in an iteration",
+    "steps_per_s_at_most: the least of what cycles at the chip's clock, flops and traffic allow",
+    "work is null where jaxlib cannot read the program that libtpu has made (v5p)",
 ]
 
 
@@ -51,14 +52,13 @@ def one(chip: str, overrides: list[str]) -> Record:
     found = ahead.compile_for(
         where, config=job.config, env=cast(Env, job.env), lane=job.lanes(), name=job.name
     )
-    by_flops, by_traffic = found.iteration_s(where.chip)
+    work = found.work._asdict() if found.work else None
     return {
         **found._asdict(),
+        "work": work,
         "lane_bytes": found.lane,
         "lanes_that_fit": found.lanes_that_fit(where.chip),
-        "flops_ms": 1e3 * by_flops,
-        "traffic_ms": 1e3 * by_traffic,
-        "estimated_ms": 1e3 * found.estimated_s(where.chip),
+        "least_ms": {by: 1e3 * seconds for by, seconds in found.least_s(where.chip).items()},
         "steps_per_s_at_most": found.most_steps_per_s(where.chip),
         "libtpu": libtpu.__version__,
     }
@@ -71,11 +71,11 @@ def terminal(rows: dict[str, Record]) -> Table:
         "compile, s": lambda r: f"{r['lower_s'] + r['compile_s']:.0f}",
         "kB a lane": lambda r: f"{r['lane_bytes'] / 1e3:,.0f}",
         "lanes a chip": lambda r: f"{r['lanes_that_fit']:,}",
-        "operations": lambda r: f"{r['operations']:,}",
-        "flops, ms": lambda r: f"{r['flops_ms']:.3g}",
-        "traffic, ms": lambda r: f"{r['traffic_ms']:.3g}",
-        "XLA, ms": lambda r: f"{r['estimated_ms']:.3g}",
-        "gathered": lambda r: f"{r['gathered']:,}",
+        "operations": lambda r: f"{r['work']['operations']:,}" if r["work"] else "?",
+        "rows picked": lambda r: f"{r['work']['picked']:,}" if r["work"] else "?",
+        "products, ms": lambda r: f"{r['least_ms']['products']:.3g}",
+        "traffic, ms": lambda r: f"{r['least_ms'].get('traffic', math.nan):.3g}",
+        "XLA, ms": lambda r: f"{r['least_ms'].get('estimate', math.nan):.3g}",
         "steps/s at most": lambda r: f"{r['steps_per_s_at_most']:,.0f}",
     }
     view.add_column("")

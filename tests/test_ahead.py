@@ -12,7 +12,7 @@ import pytest
 
 from jaxvff.cli.main import main
 from jaxvff.training import hlo
-from jaxvff.training.ahead import CHIPS, Compiled, matmul_flops
+from jaxvff.training.ahead import CHIPS, Compiled, Work, matmul_flops
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -20,16 +20,16 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_figures_follow_from_what_the_compiler_says() -> None:
     program = Compiled(
         name="x", devices=4, lanes=16, lower_s=1.0, compile_s=2.0, arguments=12_000_000,
-        temporaries=4_000_000, code=50_000_000, flops=1.97e9, traffic=8.19e8, cycles=7.5e5,
-        operations=100, gathered=0, slowest=(), steps=32,
+        temporaries=4_000_000, code=50_000_000, flops=1.97e9, steps=32,
+        work=Work(traffic=8.19e8, cycles=7.5e5, operations=100, picked=0, slowest=()),
     )  # fmt: skip
     chip = CHIPS["v5e"]
     assert program.lane == 1e6
     assert program.lanes_that_fit(chip) == int((0.9 * 16 * 2**30 - 5e7) / 1e6)
-    assert program.iteration_s(chip) == pytest.approx((1e-5, 1e-3))
-    assert program.estimated_s(chip) == pytest.approx(5e-4)
+    bounds = {"products": 1e-5, "traffic": 1e-3, "estimate": 5e-4}
+    assert program.least_s(chip) == pytest.approx(bounds)
     assert program.most_steps_per_s(chip) == pytest.approx(32_000)
-    assert program._replace(cycles=3e6).most_steps_per_s(chip) == pytest.approx(16_000)
+    assert program._replace(work=None).least_s(chip) == pytest.approx({"products": 1e-5})
 
 
 def test_products_in_a_scan_count_as_often_as_it_turns() -> None:
@@ -126,8 +126,8 @@ def test_an_iteration_is_what_a_turn_of_the_outermost_loop_does() -> None:
     scatter = steps["scatter_fusion.3"]  # in place: it reads and writes two rows, not the ring
     assert (scatter.times, scatter.instruction.cycles, scatter.traffic) == (1, None, 2 * 6)
     gather = steps["gather_fusion.3"]
-    assert (gather.gathered, gather.traffic) == (2 * 3, 2 * 6)  # two rows out of the ring, and back
-    assert product.gathered == 0
+    assert (gather.picked, gather.traffic) == (2, 2 * 6)  # of the ring two rows alone
+    assert product.picked == 0
     with pytest.raises(ValueError, match="no computation is marked as ENTRY"):
         hlo.read(HLO.replace("ENTRY ", ""))
 

@@ -72,15 +72,20 @@ def terminal(rows: list[Compiled], where: Topology) -> Table:
     for row in rows:
         table.add_column(row.name, justify="right")
     chip = where.chip
+
+    def bound(row: Compiled, by: str) -> str:
+        seconds = row.least_s(chip).get(by)
+        return "?" if seconds is None else f"{1e3 * seconds:.3g} ms"
+
     figures: dict[str, Callable[[Compiled], str]] = {
         "lanes": lambda row: f"{row.lanes} x {row.devices}",
         "compile": lambda row: f"{row.lower_s + row.compile_s:.0f} s",
         "a lane": lambda row: readable(row.lane),
         "lanes that fit": lambda row: f"{row.lanes_that_fit(chip):,}",
-        "operations of an iteration": lambda row: f"{row.operations:,}",
-        "matrix products": lambda row: f"{1e3 * row.iteration_s(chip)[0]:.3g} ms",
-        "memory traffic": lambda row: f"{1e3 * row.iteration_s(chip)[1]:.3g} ms",
-        "XLA's estimate": lambda row: f"{1e3 * row.estimated_s(chip):.3g} ms",
+        "operations of an iteration": lambda row: f"{row.work.operations:,}" if row.work else "?",
+        "matrix products": lambda row: bound(row, "products"),
+        "memory traffic": lambda row: bound(row, "traffic"),
+        "XLA's estimate": lambda row: bound(row, "estimate"),
         "env steps/s at most": lambda row: f"{row.most_steps_per_s(chip):,.0f}",
     }
     for name, figure in figures.items():

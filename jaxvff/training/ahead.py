@@ -7,7 +7,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from jaxvff.core.errors import UserError, check_name
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from jaxvff.core.types import Env
     from jaxvff.settings.config import Config
-    from jaxvff.training import hlo
     from jaxvff.training.lanes import Lane
 
 
@@ -86,8 +85,18 @@ def topology(name: str) -> Topology:
         ) from error
     share = DEVICES_PER_CHIP.get(kind, 1)
     whole = CHIPS[kind]
-    chip = Chip(*(x / share for x in whole[:3]), whole.clock)
+    chip = Chip(whole.memory / share, whole.flops / share, whole.bandwidth / share, whole.clock)
     return Topology(name, chip, found.devices)
+
+
+class Work(NamedTuple):
+    """What a device does in an iteration, by the compiled program."""
+
+    traffic: float  # bytes between memory and cores
+    cycles: float  # by XLA's estimate, which leaves out gathers and scatters
+    operations: int  # one after the other
+    picked: int  # rows that its gathers pick one by one
+    slowest: tuple[tuple[str, float], ...]  # where in the program, share of the cycles
 
 
 class Compiled(NamedTuple):
@@ -102,11 +111,7 @@ class Compiled(NamedTuple):
     temporaries: int  # bytes, of an iteration
     code: int  # bytes
     flops: float  # of the matrix products of an iteration
-    traffic: float  # bytes between memory and cores in an iteration
-    cycles: float  # of an iteration, by XLA's estimate, which leaves out gathers and scatters
-    operations: int  # that an iteration runs, one after the other
-    gathered: int  # numbers that it picks one by one, of which XLA has no estimate
-    slowest: tuple[tuple[str, float], ...]  # where in the program, share of the cycles
+    work: Work | None  # None: this jaxlib cannot read what libtpu has made
     steps: int  # env steps of an iteration, all lanes of the device together
 
     @property
@@ -118,17 +123,17 @@ class Compiled(NamedTuple):
         """Lanes that a device has memory for."""
         return max(int((USABLE * chip.memory - self.code) / self.lane), 0)
 
-    def iteration_s(self, chip: Chip) -> tuple[float, float]:
-        """The least seconds of an iteration: by its arithmetic, and by its memory traffic."""
-        return self.flops / chip.flops, self.traffic / chip.bandwidth
-
-    def estimated_s(self, chip: Chip) -> float:
-        """Seconds of an iteration by XLA's estimate."""
-        return self.cycles / chip.clock
+    def least_s(self, chip: Chip) -> dict[str, float]:
+        """The least seconds of an iteration, by what bounds it."""
+        bounds = {"products": self.flops / chip.flops}
+        if self.work is not None:
+            bounds["traffic"] = self.work.traffic / chip.bandwidth
+            bounds["estimate"] = self.work.cycles / chip.clock
+        return bounds
 
     def most_steps_per_s(self, chip: Chip) -> float:
         """Env steps a second of a device that no bound forbids; a program is slower."""
-        return self.steps / max(self.estimated_s(chip), *self.iteration_s(chip))
+        return self.steps / max(self.least_s(chip).values())
 
 
 def compile_for(where: Topology, *, config: Config, env: Env, lane: Lane, name: str) -> Compiled:
@@ -144,7 +149,6 @@ def compile_for(where: Topology, *, config: Config, env: Env, lane: Lane, name: 
     import jax
     from jax.sharding import NamedSharding, PartitionSpec
 
-    from jaxvff.training import hlo
     from jaxvff.training.program import device_program
 
     n_lanes = len(lane.seed)
@@ -163,7 +167,7 @@ def compile_for(where: Topology, *, config: Config, env: Env, lane: Lane, name: 
     lowered_at = time.perf_counter()
     compiled = lowered.compile()
     ended = time.perf_counter()
-    memory, steps = compiled.memory_analysis(), hlo.read(compiled.as_text()).iteration()
+    memory = compiled.memory_analysis()
     lanes = n_lanes // program.mesh.size
     return Compiled(
         name=name,
@@ -175,11 +179,7 @@ def compile_for(where: Topology, *, config: Config, env: Env, lane: Lane, name: 
         temporaries=memory.temp_size_in_bytes,
         code=memory.generated_code_size_in_bytes,
         flops=matmul_flops(traced.jaxpr.jaxpr),
-        traffic=sum(step.times * step.traffic for step in steps),
-        cycles=sum(step.cycles for step in steps),
-        operations=sum(step.times for step in steps),
-        gathered=sum(step.gathered for step in steps),
-        slowest=_slowest(steps),
+        work=_work(compiled),
         steps=lanes * config.steps_per_iteration,
     )
 
@@ -193,10 +193,8 @@ def matmul_flops(jaxpr: Jaxpr) -> float:
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "dot_general":
             (contracted, _), _ = eqn.params["dimension_numbers"]
-            shape = eqn.invars[0].aval.shape
-            total += (
-                2.0 * math.prod(eqn.outvars[0].aval.shape) * math.prod(shape[i] for i in contracted)
-            )
+            taken, made = (cast(Any, x[0]).aval.shape for x in (eqn.invars, eqn.outvars))
+            total += 2.0 * math.prod(made) * math.prod(taken[i] for i in contracted)
             continue
         inner = [matmul_flops(other) for other in _inside(eqn.params)]
         if eqn.primitive.name == "cond":
@@ -210,15 +208,30 @@ def _inside(params: Mapping[str, Any]) -> Iterator[Jaxpr]:
     """The programs that an operation runs."""
     for value in params.values():
         for one in value if isinstance(value, tuple | list) else (value,):
-            inner = getattr(one, "jaxpr", one)
+            inner: Any = getattr(one, "jaxpr", one)
             if hasattr(inner, "eqns"):
                 yield inner
 
 
-def _slowest(steps: Sequence[hlo.Step]) -> tuple[tuple[str, float], ...]:
-    """Where most of the cycles are, largest first."""
-    total = sum(step.cycles for step in steps) or 1
+def _work(compiled: jax.stages.Compiled) -> Work | None:
+    import jax
+
+    from jaxvff.training import hlo
+
+    try:
+        text = compiled.as_text()
+    except jax.errors.JaxRuntimeError:  # jaxlib 0.10.2 with libtpu 0.0.52, for v5p
+        return None
+    steps = hlo.read(text or "").iteration()
+    cycles = sum(step.cycles for step in steps)
     by_source: Counter[str] = Counter()
     for step in steps:
         by_source[step.instruction.source or step.instruction.op] += step.cycles
-    return tuple((source, n / total) for source, n in by_source.most_common(MOST_SLOW))
+    most = by_source.most_common(MOST_SLOW)
+    return Work(
+        traffic=sum(step.times * step.traffic for step in steps),
+        cycles=cycles,
+        operations=sum(step.times for step in steps),
+        picked=sum(step.picked for step in steps),
+        slowest=tuple((source, n / max(cycles, 1)) for source, n in most),
+    )

@@ -52,14 +52,12 @@ class Step(NamedTuple):
     instruction: Instruction
     times: int
     traffic: int  # bytes between the chip's main memory and its cores, each time
+    rows: int  # that it picks one by one, each time; XLA has no estimate of these
 
     @property
-    def gathered(self) -> int:
-        """Numbers that it picks one by one, all times together; XLA has no estimate of these."""
-        if self.instruction.cycles is not None or "gather" not in self.instruction.name:
-            return 0
-        shapes = [shape for _, shape, _ in _ARRAY.findall(self.instruction.result)]
-        return self.times * sum(math.prod(int(n) for n in x.split(",") if n) for x in shapes)
+    def picked(self) -> int:
+        """Rows that it picks, all times together."""
+        return self.times * self.rows
 
     @property
     def cycles(self) -> int:
@@ -91,7 +89,19 @@ class Module(NamedTuple):
                     for other in re.findall(r"%([\w.\-]+)", called):
                         yield from self._steps(other, times)
             elif instruction.op not in _FREE:
-                yield Step(instruction, times, self._traffic(instruction, types))
+                traffic = self._traffic(instruction, types)
+                yield Step(instruction, times, traffic, self._rows(instruction))
+
+    def _rows(self, instruction: Instruction) -> int:
+        """Rows that the gathers of an instruction pick."""
+        if instruction.op == "fusion":
+            (name,) = _called(instruction.text, "calls")
+            return sum(self._rows(inside) for inside in self.computations.get(name, ()))
+        sizes = re.search(r"slice_sizes=\{([\d,]*)\}", instruction.text)
+        if instruction.op != "gather" or not sizes:
+            return 0
+        (_, shape, _) = _ARRAY.findall(instruction.result)[0]
+        return _product(shape) // _product(sizes[1])
 
     def _traffic(self, instruction: Instruction, types: Mapping[str, str]) -> int:
         """Bytes; of an array of which slices alone are read or written, those slices."""
@@ -197,8 +207,12 @@ def nbytes(type_: str, *, everywhere: bool = False) -> int:
         if FAST in layout and not everywhere:
             continue
         bits = _BITS.get(name) or int(re.sub(r"\D.*", "", re.sub(r"^\D+", "", name)))
-        total += math.prod(int(n) for n in shape.split(",") if n) * bits // 8
+        total += _product(shape) * bits // 8
     return total
+
+
+def _product(shape: str) -> int:
+    return math.prod(int(n) for n in shape.split(",") if n)
 
 
 def _called(text: str, role: str) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from jaxvff.core.errors import UserError
 
@@ -23,7 +23,8 @@ DETECTED = "auto"  # processes=auto: JAX asks the pod, Slurm, Kubernetes or Open
 PATIENCE_S = 300  # for the last process to start
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True)
+class Place:
     """A process among all: 0 of 1 where it is alone."""
 
     index: int = 0
@@ -34,7 +35,8 @@ class Place(NamedTuple):
         return self.index * n // self.count
 
 
-class Meeting(NamedTuple):
+@dataclass(frozen=True)
+class Meeting:
     """How the processes find one another; None: JAX detects it."""
 
     coordinator: str | None  # <host>:<port> of process 0
