@@ -180,8 +180,10 @@ def _merge(stored: Stored, params: Array) -> tuple[Stored, Array, Array]:
         return stored, jnp.ones(n_stored), jnp.arange(n_stored)
     taken = tuple(action[:, 0].T.astype(jnp.int32))
     cell = jnp.ravel_multi_index(taken, params.shape, mode="clip")  # [B]
-    count = jnp.zeros(params.size, reward.dtype).at[cell].add(1)
-    example = jnp.zeros(params.size, jnp.int32).at[cell].max(jnp.arange(n_stored))
+    # By comparing: a TPU scatters one number after the other (docs/scale.md).
+    here = cell[:, None] == jnp.arange(params.size)  # [B, cells]
+    count = jnp.sum(here, axis=0, dtype=reward.dtype)
+    example = jnp.max(jnp.where(here, jnp.arange(n_stored)[:, None], 0), axis=0)
     joint = joint_actions(params.shape)
     last = np.zeros_like(joint)  # no action is taken in the slot of a terminal state
     rewards = jnp.stack([params.ravel(), jnp.zeros(params.size)], axis=1)

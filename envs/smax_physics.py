@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvff.core.actions import pick
 from jaxvff.core.types import Array
 
 if TYPE_CHECKING:
@@ -104,13 +105,18 @@ class Physics:
     def _orders(self, state: SmaxState, action: Array) -> Orders:
         """What `action[N, n]` means for the units in `state`."""
         smax, types, action = self.smax, state.unit_types.T, action.T  # [n, N]
-        reach, damage = smax.unit_type_attack_ranges[types], smax.unit_type_attacks[types]
-        reload = smax.unit_type_weapon_cooldowns[types]
-        radius, dt = smax.unit_type_radiuses[types], smax.time_per_step
+        dt, moved = smax.time_per_step, jnp.minimum(action, self.first_attack - 1)
+        reach, damage = (
+            pick(smax.unit_type_attack_ranges, types),
+            pick(smax.unit_type_attacks, types),
+        )
+        reload, radius = (
+            pick(smax.unit_type_weapon_cooldowns, types),
+            pick(smax.unit_type_radiuses, types),
+        )
+        pace = pick(smax.unit_type_velocities, types)
         touch = radius[:, None] + radius[None]
-        pace = smax.unit_type_velocities[types]
-        toward = self.moves[jnp.minimum(action, self.first_attack - 1)]
-        move_x, move_y = toward[..., 0] * pace * dt, toward[..., 1] * pace * dt
+        move_x, move_y = (pick(z, moved) * pace * dt for z in self.moves.T)
         attacks = action >= self.first_attack
         unit, nth = np.arange(self.n_units)[:, None], action - self.first_attack
         # Team 1 counts its targets backwards.

@@ -28,6 +28,7 @@ NEEDED = {
     "jax_transfer_guard_device_to_device": "allow",
 }
 PLACES = ("JAX_PLATFORMS", "JAX_PLATFORM_NAME", "CUDA_VISIBLE_DEVICES")  # where JAX is to run
+DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 READ_FLAGS = "from jaxlib import xla_client; xla_client.CompileOptions()"
 
 
@@ -52,6 +53,26 @@ def import_jax() -> None:
                 f"{variable}={os.environ.get(variable, is_set)} is set, and jaxvff needs {needed}: "
                 f"it would fail or compute other numbers; unset {variable}"
             )
+
+
+def be_deterministic(started: bool) -> None:
+    """Have XLA take only operations on a GPU whose sums have a fixed order.
+
+    Args:
+      started: JAX was imported before, and may have read its flags.
+
+    Raises:
+      UserError: it was, without this flag.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if DETERMINISTIC in flags.split():
+        return
+    if started:
+        raise UserError(
+            "deterministic=true has to be said before JAX starts, and it has been imported; "
+            f"restart with XLA_FLAGS={DETERMINISTIC} set, or use the command line"
+        )
+    os.environ["XLA_FLAGS"] = f"{flags} {DETERMINISTIC}".strip()
 
 
 def check_devices() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from jaxvff.core.errors import UserError
@@ -61,25 +62,32 @@ def run(args: list[str]) -> int:
 
 
 def terminal(rows: list[Compiled], where: Topology) -> Table:
-    """A table of compiled programs, all figures for one device."""
+    """A table of compiled programs, a column each; all figures are of one device."""
     import jax
     from rich.table import Table
 
     title = f"Compiled for TPU {where.name}, jax {jax.__version__}; nothing was run"
-    table = Table(title=title, caption="figures of one device; times are lower bounds")
-    names = ("program", "lanes", "compile", "a lane", "lanes that fit", "arithmetic", "memory")
-    for name in (*names, "env steps/s at most"):
-        table.add_column(name, justify="left" if name == "program" else "right")
+    table = Table(title=title, caption="figures of one device; times are at least")
+    table.add_column("")
     for row in rows:
-        by_flops, by_bytes = row.iteration_s(where.chip)
-        table.add_row(
-            row.name,
-            f"{row.lanes} x {row.devices}",
-            f"{row.lower_s + row.compile_s:.0f} s",
-            readable(row.lane),
-            f"{row.lanes_that_fit(where.chip):,}",
-            f"{1e3 * by_flops:.3g} ms",
-            f"{1e3 * by_bytes:.3g} ms",
-            f"{row.most_steps_per_s(where.chip):,.3g}",
-        )
+        table.add_column(row.name, justify="right")
+    chip = where.chip
+
+    def bound(row: Compiled, by: str) -> str:
+        seconds = row.least_s(chip).get(by)
+        return "?" if seconds is None else f"{1e3 * seconds:.3g} ms"
+
+    figures: dict[str, Callable[[Compiled], str]] = {
+        "lanes": lambda row: f"{row.lanes} x {row.devices}",
+        "compile": lambda row: f"{row.lower_s + row.compile_s:.0f} s",
+        "a lane": lambda row: readable(row.lane),
+        "lanes that fit": lambda row: f"{row.lanes_that_fit(chip):,}",
+        "operations of an iteration": lambda row: f"{row.work.operations:,}" if row.work else "?",
+        "matrix products": lambda row: bound(row, "products"),
+        "memory traffic": lambda row: bound(row, "traffic"),
+        "XLA's estimate": lambda row: bound(row, "estimate"),
+        "env steps/s at most": lambda row: f"{row.most_steps_per_s(chip):,.0f}",
+    }
+    for name, figure in figures.items():
+        table.add_row(name, *map(figure, rows))
     return table

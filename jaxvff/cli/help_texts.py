@@ -154,7 +154,8 @@ usage: jaxvff compile for=tpu-<chips> [key=value ...]     chips: v4, v5e, v5p or
 
 Compiles the training program ahead of time for TPUs that are not here, such as for=tpu-v5e:2x2 or
 for=tpu-v5p:2x2x1, and says for one device: bytes of a lane, lanes that fit, and how long an
-iteration takes at least by its arithmetic and by its memory traffic (the chip's published peaks).
+iteration takes at least by its matrix products and its memory traffic (the chip's published peaks)
+and by XLA's own estimate, which leaves out gathers and scatters.
 Needs libtpu (the extra tpu). Keys as for train.
 """
 

@@ -12,6 +12,7 @@ from jaxvff.core.errors import UserError
 from jaxvff.runs import run_file, shards, trust
 from jaxvff.runs.shards import Plan
 from jaxvff.settings import overrides, sweep
+from jaxvff.training.processes import Meeting, Place
 
 if TYPE_CHECKING:
     from jaxvff.runs.plan import Job
@@ -24,6 +25,7 @@ class Planned(NamedTuple):
     plan: Plan
     command: str  # that it is of
     jobs: Sequence[Job]
+    place: Place  # of this process
 
 
 def arguments(args: list[str], command: str, keys: Sequence[str]) -> tuple[Path, dict[str, str]]:
@@ -53,8 +55,13 @@ def flag(own: Mapping[str, str], key: str, default: bool) -> bool:
 
 
 @contextmanager
-def opened(folder: Path, trusted: bool) -> Iterator[Planned]:
+def opened(folder: Path, trusted: bool, meeting: Meeting | None = None) -> Iterator[Planned]:
     """A plan, with JAX imported; refused where this machine would compute other numbers.
+
+    Args:
+      folder: of the plan.
+      trusted: whether it may name code.
+      meeting: of this process with others; None: it is alone.
 
     Raises:
       UserError: it is no plan, was changed, is of other versions, or names code.
@@ -63,14 +70,14 @@ def opened(folder: Path, trusted: bool) -> Iterator[Planned]:
     shards.check_versions(folder, plan.versions)
     command, parts = run_file.read(folder)
     configs = [value.config for part in parts for value in sweep.expand(part)]
-    with importing(configs[0]):
+    with importing(configs[0], meeting) as place:
         if not trusted:
             trust.check(folder, configs)
 
         from jaxvff.runs import folder as runs
 
         jobs = runs.old_run(folder)[1]
-    yield Planned(folder, plan, command, jobs)
+    yield Planned(folder, plan, command, jobs, place)
 
 
 def same_plan(folder: Path, plan: Plan, wanted: str | None) -> None:

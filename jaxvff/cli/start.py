@@ -7,11 +7,21 @@ from contextlib import contextmanager
 
 from jaxvff.api import start
 from jaxvff.settings.run_options import OutputOptions
+from jaxvff.training.processes import Meeting, Place
 
 
 @contextmanager
-def importing(options: OutputOptions | None = None) -> Iterator[None]:
+def importing(
+    options: OutputOptions | None = None, meeting: Meeting | None = None
+) -> Iterator[Place]:
     """Say that JAX and the game are being imported, and set JAX up before it starts.
+
+    Args:
+      options: as start.set_up takes them.
+      meeting: of this process with others; None: it is alone.
+
+    Returns:
+      A context with the place of this process.
 
     Raises:
       UserError: the environment sets JAX up so that no run would be right.
@@ -19,5 +29,4 @@ def importing(options: OutputOptions | None = None) -> Iterator[None]:
     from rich.console import Console
 
     with Console(stderr=True).status("importing JAX and what the command needs"):
-        start.set_up(options)
-        yield
+        yield start.set_up(options, meeting)

@@ -7,12 +7,18 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from jaxvff.cli import planned
+from jaxvff.cli import merge, planned
 from jaxvff.runs import shards, trust
+from jaxvff.training import processes
 
-KEYS = ("wait", "retry", "trust", "plan")
+if TYPE_CHECKING:
+    from jaxvff.runs.work import Tally
+
+KEYS = ("wait", "retry", "trust", "plan", *processes.KEYS)
 
 
 def run(args: list[str]) -> int:
@@ -20,13 +26,30 @@ def run(args: list[str]) -> int:
     folder, own = planned.arguments(args, "work", KEYS)
     wait, retry = planned.flag(own, "wait", True), planned.flag(own, "retry", False)
     trusted = trust.wish(own.get("trust"))
+    meeting = processes.meeting(own)
     planned.same_plan(folder, shards.read(folder), own.get("plan"))
-    with planned.opened(folder, trusted) as found, _stopping() as stop:
+    with planned.opened(folder, trusted, meeting) as found, _stopping() as stop:
         from jaxvff.reports.machine import machine
         from jaxvff.runs.work import Worker
 
-        worker = Worker(folder, found.plan, found.jobs, stop=stop, tell=_tell, machine=machine())
+        worker = Worker(
+            folder,
+            found.plan,
+            found.jobs,
+            stop=stop,
+            tell=_tell,
+            machine=machine(),
+            first=found.place.first(len(found.plan.shards)),
+        )
         tally = worker.work(wait=wait, retry=retry)
+        stopped = stop()
+    if meeting and found.place.index == 0 and tally.complete:
+        return merge.run([str(folder), f"trust={str(trusted).lower()}"])
+    return _end(folder, tally, stopped)
+
+
+def _end(folder: Path, tally: Tally, stopped: bool) -> int:
+    """Say where the plan stands when a worker has ended; the exit code."""
     left = sum(s.state != "done" for s in tally.standings)
     failed = sum(s.state == "failed" for s in tally.standings)
     quoted = shlex.quote(str(folder))
@@ -34,7 +57,7 @@ def run(args: list[str]) -> int:
     if tally.complete:
         _tell(f"all are done: jaxvff merge {quoted}")
         return 0
-    if stop():
+    if stopped:
         _tell(f"stopped; go on with: jaxvff work {quoted}")
         return 130
     if failed:

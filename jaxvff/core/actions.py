@@ -1,4 +1,4 @@
-"""Picking actions from utilities, available ones only."""
+"""Picking actions from utilities, available ones only; and what belongs to an action."""
 
 from __future__ import annotations
 
@@ -16,6 +16,17 @@ def masked(q: Array, avail: Array) -> Array:
 def greedy(q: Array, avail: Array) -> Array:
     """The available action with the largest utility: `q[..., U]` -> `[...]` int."""
     return jnp.argmax(masked(q, avail), axis=-1)
+
+
+def pick(values: Array, index: Array) -> Array:
+    """`values[..., index]` of a few: `values[..., K]` or `[K]`, `index[...]` int -> `[...]`.
+
+    By comparing, not by a gather: where the values lie differently in memory for each lane, a TPU
+    gathers them one number after the other (docs/scale.md). Equal to the last bit, as is the
+    gradient. An index that is none of 0 to K - 1 gives 0.
+    """
+    chosen = index[..., None] == jnp.arange(values.shape[-1])
+    return jnp.sum(jnp.where(chosen, values, jnp.zeros((), values.dtype)), axis=-1)
 
 
 def any_available(key: Array, avail: Array, n: int) -> Array:

@@ -57,7 +57,7 @@ def random_flows(options: StabilityOptions) -> RandomFlows:
         stacked = jax.tree.map(
             lambda *leaves: jnp.repeat(jnp.asarray(leaves, float), options.starts), *every
         )
-        device = jax.devices()[-1]  # the other questions are on the first
+        device = jax.local_devices()[-1]  # the other questions are on the first
         lanes = jax.device_put((stacked, jnp.tile(x0, (len(every), 1))), device)
         return jax.device_get(program(*lanes))
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, cast
 import jax
 import jax.numpy as jnp
 
-from jaxvff.core.actions import masked
+from jaxvff.core.actions import masked, pick
 from jaxvff.core.types import Array, JointStep, Metrics, Params, Segment, Tree
 from jaxvff.losses.contract import LossInput, Model
 from jaxvff.losses.targets import Bootstrap
@@ -56,7 +56,7 @@ def joint_steps(
       A JointStep whose fields have a leading [T].
     """
     return JointStep(
-        q_taken=jnp.take_along_axis(values.q, action[..., None], axis=-1)[..., 0],
+        q_taken=pick(values.q, action),
         q_max=jnp.max(masked(values.q, avail), axis=-1),
         action=jax.nn.one_hot(action, values.q.shape[-1], dtype=values.q.dtype),
         features=values.features,

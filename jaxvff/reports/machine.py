@@ -12,8 +12,8 @@ def machine() -> dict[str, str | int | None]:
     return {
         "jax": jax.__version__,
         "python": sys.version.split()[0],
-        "device": jax.devices()[0].device_kind,
-        "n_devices": jax.device_count(),
+        "device": jax.local_devices()[0].device_kind,
+        "n_devices": jax.local_device_count(),
         "peak_rss_mb": _peak_rss_mb(),
     }
 

@@ -75,7 +75,7 @@ def _aside(folder: Path, step: int, why: str) -> Path:
 def _write(path: Path, step: int, tree: Tree, run: str) -> None:
     """Write a checkpoint into an empty folder."""
     try:
-        with _failing_once(), _checkpointer() as checkpointer:
+        with _failing_once(), _alone(), _checkpointer() as checkpointer:
             checkpointer.save(path / "state", _to_arrays(tree))
     except Exception as error:  # orbax has no common class for a disk that is full or gone
         raise OSError(f"checkpoint {path.parent / str(step)}: {_reason(error)}") from error
@@ -221,9 +221,24 @@ def restore(path: Path, like: Tree, run: str = "") -> tuple[int, Tree]:
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here),
         jax.eval_shape(_to_arrays, like),
     )
-    with _checkpointer() as checkpointer:
+    with _alone(), _checkpointer() as checkpointer:
         arrays = checkpointer.restore(path / "state", target)
     return step, _from_arrays(jax.tree.map(np.asarray, arrays), like)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Let orbax take this process for the only one.
+
+    Each of several JAX processes saves what it alone has trained, when it gets there. Orbax would
+    write on the first of them and wait for all others. It asks the public functions of jax.
+    """
+    asked = jax.process_count, jax.process_index
+    jax.process_count, jax.process_index = lambda *_: 1, lambda *_: 0
+    try:
+        yield
+    finally:
+        jax.process_count, jax.process_index = asked
 
 
 def _checkpointer() -> StandardCheckpointer:

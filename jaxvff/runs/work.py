@@ -58,6 +58,7 @@ class Worker:
         stop: Callable[[], bool],
         tell: Callable[[str], None] = print,
         machine: dict[str, Any] | None = None,
+        first: int = 0,
     ) -> None:
         """Refuse a machine that cannot hold the largest shard.
 
@@ -68,12 +69,14 @@ class Worker:
           stop: asked about twice a second; true: save, and end.
           tell: takes a line for every shard.
           machine: what this one is, for the results.
+          first: the shard that it would rather begin with.
 
         Raises:
           UserError: a shard needs more memory than there is.
         """
         self._folder, self._plan, self._jobs = folder, plan, jobs
         self._stop, self._tell, self._machine = stop, tell, machine or {}
+        self._first = first
         self._shelf = Shelf(folder / shards.FOLDER)
         self._programs = _LastProgram()
         largest = {s.job: s for s in sorted(plan.shards, key=lambda s: s.n_lanes)}
@@ -118,7 +121,8 @@ class Worker:
         if retried is not None:
             failed = [i for i, s in enumerate(standings) if s.state == "failed"]
             free += [(len(FREE), i) for i in failed if i not in retried]
-        for _, i in sorted(free):
+        free.sort(key=lambda x: (x[0], (x[1] - self._first) % len(standings)))
+        for _, i in free:
             if self._stop():
                 return None
             lease = self._shelf.take(i, standings[i])

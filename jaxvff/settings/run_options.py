@@ -53,6 +53,11 @@ class RunOptions:
     lanes_per_device: int = option(
         64, "lanes vmapped at once on a device; more run in turns", low=1
     )
+    deterministic: bool = option(
+        False,
+        "on a GPU, only operations that add in a fixed order: the same seed gives the same bits, "
+        "at some cost in speed; without effect on a CPU or a TPU, which always do",
+    )
 
 
 @dataclass(frozen=True)

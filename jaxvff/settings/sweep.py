@@ -39,7 +39,7 @@ class _Given(list[Override]):
 @functools.lru_cache(maxsize=16)  # the command line asks before JAX is imported, then again
 def _expanded(given: _Given) -> tuple[Labelled, ...]:
     swept = sweeps(given)
-    for name in ("seeds", *OUTPUTS):
+    for name in ("seeds", "deterministic", *OUTPUTS):
         if name in swept:
             raise UserError(f"sweep.{name} is no sweep; {name}= takes one value")
     named = config.names(given)

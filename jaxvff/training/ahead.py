@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from jaxvff.core.errors import UserError, check_name
 
 if TYPE_CHECKING:
     import jax
+    from jax.extend.core import Jaxpr
 
     from jaxvff.core.types import Env
     from jaxvff.settings.config import Config
@@ -23,15 +26,17 @@ class Chip(NamedTuple):
     memory: float  # bytes
     flops: float  # bfloat16, a second
     bandwidth: float  # of its memory, bytes a second
+    clock: float  # Hz; what makes its matrix units have that peak
 
 
 CHIPS = {
-    "v4": Chip(32 * 2**30, 275e12, 1.228e12),
-    "v5e": Chip(16 * 2**30, 197e12, 0.819e12),
-    "v5p": Chip(95 * 2**30, 459e12, 2.765e12),
-    "v6e": Chip(32 * 2**30, 918e12, 1.64e12),
+    "v4": Chip(32 * 2**30, 275e12, 1.228e12, 1.05e9),
+    "v5e": Chip(16 * 2**30, 197e12, 0.819e12, 1.5e9),
+    "v5p": Chip(95 * 2**30, 459e12, 2.765e12, 1.75e9),
+    "v6e": Chip(32 * 2**30, 918e12, 1.64e12, 1.75e9),
 }
 DEVICES_PER_CHIP = {"v4": 2}  # where JAX counts cores; 1 elsewhere
+MOST_SLOW = 10
 USABLE = 0.9  # of a chip's memory; the rest is the runtime's
 
 
@@ -66,6 +71,7 @@ def topology(name: str) -> Topology:
         "TPU_WORKER_HOSTNAMES": "localhost",
         "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # asked for, but of no effect on the topology
         "TPU_LIBRARY_PATH": libtpu.get_library_path(),
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # its lock is for chips, which nobody takes here
     }
     import jax
     from jax.experimental import topologies
@@ -78,8 +84,19 @@ def topology(name: str) -> Topology:
             "instance for=tpu-v5e:2x2 or for=tpu-v5p:2x2x1"
         ) from error
     share = DEVICES_PER_CHIP.get(kind, 1)
-    chip = Chip(*(x / share for x in CHIPS[kind]))
+    whole = CHIPS[kind]
+    chip = Chip(whole.memory / share, whole.flops / share, whole.bandwidth / share, whole.clock)
     return Topology(name, chip, found.devices)
+
+
+class Work(NamedTuple):
+    """What a device does in an iteration, by the compiled program."""
+
+    traffic: float  # bytes between memory and cores
+    cycles: float  # by XLA's estimate, which leaves out gathers and scatters
+    operations: int  # one after the other
+    picked: int  # rows that its gathers pick one by one
+    slowest: tuple[tuple[str, float], ...]  # where in the program, share of the cycles
 
 
 class Compiled(NamedTuple):
@@ -93,8 +110,8 @@ class Compiled(NamedTuple):
     arguments: int  # bytes: what lanes carry on, and what differs between them
     temporaries: int  # bytes, of an iteration
     code: int  # bytes
-    flops: float  # of an iteration
-    bytes_accessed: float  # of an iteration
+    flops: float  # of the matrix products of an iteration
+    work: Work | None  # None: this jaxlib cannot read what libtpu has made
     steps: int  # env steps of an iteration, all lanes of the device together
 
     @property
@@ -106,13 +123,17 @@ class Compiled(NamedTuple):
         """Lanes that a device has memory for."""
         return max(int((USABLE * chip.memory - self.code) / self.lane), 0)
 
-    def iteration_s(self, chip: Chip) -> tuple[float, float]:
-        """The least seconds of an iteration: by its arithmetic, and by its memory traffic."""
-        return self.flops / chip.flops, self.bytes_accessed / chip.bandwidth
+    def least_s(self, chip: Chip) -> dict[str, float]:
+        """The least seconds of an iteration, by what bounds it."""
+        bounds = {"products": self.flops / chip.flops}
+        if self.work is not None:
+            bounds["traffic"] = self.work.traffic / chip.bandwidth
+            bounds["estimate"] = self.work.cycles / chip.clock
+        return bounds
 
     def most_steps_per_s(self, chip: Chip) -> float:
-        """Env steps a second of a device that neither bound forbids; a program is slower."""
-        return self.steps / max(self.iteration_s(chip))
+        """Env steps a second of a device that no bound forbids; a program is slower."""
+        return self.steps / max(self.least_s(chip).values())
 
 
 def compile_for(where: Topology, *, config: Config, env: Env, lane: Lane, name: str) -> Compiled:
@@ -141,11 +162,12 @@ def compile_for(where: Topology, *, config: Config, env: Env, lane: Lane, name: 
 
     carry = jax.eval_shape(program.init, lane)
     began = time.perf_counter()
-    lowered = program.advance.lower(shapes(carry), shapes(lane), 0, 1)  # type: ignore[attr-defined]
+    traced = program.advance.trace(shapes(carry), shapes(lane), 0, 1)  # type: ignore[attr-defined]
+    lowered = traced.lower()
     lowered_at = time.perf_counter()
     compiled = lowered.compile()
     ended = time.perf_counter()
-    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    memory = compiled.memory_analysis()
     lanes = n_lanes // program.mesh.size
     return Compiled(
         name=name,
@@ -156,7 +178,60 @@ def compile_for(where: Topology, *, config: Config, env: Env, lane: Lane, name: 
         arguments=memory.argument_size_in_bytes,
         temporaries=memory.temp_size_in_bytes,
         code=memory.generated_code_size_in_bytes,
-        flops=cost["flops"],
-        bytes_accessed=cost["bytes accessed"],
+        flops=matmul_flops(traced.jaxpr.jaxpr),
+        work=_work(compiled),
         steps=lanes * config.steps_per_iteration,
+    )
+
+
+def matmul_flops(jaxpr: Jaxpr) -> float:
+    """Of the matrix products that a traced program does: a scan counts by its length.
+
+    A loop whose number of turns is not known counts as one turn, a branch as the longest one.
+    """
+    total = 0.0
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "dot_general":
+            (contracted, _), _ = eqn.params["dimension_numbers"]
+            taken, made = (cast(Any, x[0]).aval.shape for x in (eqn.invars, eqn.outvars))
+            total += 2.0 * math.prod(made) * math.prod(taken[i] for i in contracted)
+            continue
+        inner = [matmul_flops(other) for other in _inside(eqn.params)]
+        if eqn.primitive.name == "cond":
+            total += max(inner, default=0.0)
+        else:
+            total += eqn.params.get("length", 1) * sum(inner)
+    return total
+
+
+def _inside(params: Mapping[str, Any]) -> Iterator[Jaxpr]:
+    """The programs that an operation runs."""
+    for value in params.values():
+        for one in value if isinstance(value, tuple | list) else (value,):
+            inner: Any = getattr(one, "jaxpr", one)
+            if hasattr(inner, "eqns"):
+                yield inner
+
+
+def _work(compiled: jax.stages.Compiled) -> Work | None:
+    import jax
+
+    from jaxvff.training import hlo
+
+    try:
+        text = compiled.as_text()
+    except jax.errors.JaxRuntimeError:  # jaxlib 0.10.2 with libtpu 0.0.52, for v5p
+        return None
+    steps = hlo.read(text or "").iteration()
+    cycles = sum(step.cycles for step in steps)
+    by_source: Counter[str] = Counter()
+    for step in steps:
+        by_source[step.instruction.source or step.instruction.op] += step.cycles
+    most = by_source.most_common(MOST_SLOW)
+    return Work(
+        traffic=sum(step.times * step.traffic for step in steps),
+        cycles=cycles,
+        operations=sum(step.times for step in steps),
+        picked=sum(step.picked for step in steps),
+        slowest=tuple((source, n / max(cycles, 1)) for source, n in most),
     )

@@ -30,7 +30,7 @@ def lane_mesh(n_lanes: int, devices: Sequence[jax.Device] | None = None) -> Mesh
       n_lanes: lanes of a program.
       devices: those that may be used; None: all of this process.
     """
-    devices = jax.devices() if devices is None else devices
+    devices = jax.local_devices() if devices is None else devices
     return Mesh(np.array(devices[: largest_divisor(n_lanes, len(devices))]), ("seed",))
 
 
