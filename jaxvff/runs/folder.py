@@ -18,14 +18,15 @@ from pathlib import Path
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import file_name, whole
 from jaxvff.runs import checkpoint, inputs, memory, run_file, sinks, trust, warm_start
+from jaxvff.runs.files import CONFIG_FILE as CONFIG_FILE
+from jaxvff.runs.files import METRICS_FILE as METRICS_FILE
+from jaxvff.runs.files import TIMING_FILE as TIMING_FILE
 from jaxvff.runs.learned import CHECKPOINTS, check_length
 from jaxvff.runs.locks import Writer
 from jaxvff.runs.plan import Job, plan
 from jaxvff.runs.sinks import SINKS
 from jaxvff.settings.overrides import Override, parse, replaced
 
-CONFIG_FILE = "config.yaml"
-METRICS_FILE, TIMING_FILE = "metrics.jsonl", "timing.json"
 RESUMABLE = ("total_steps", *SINKS)  # the keys that decide no number of a run
 
 Part = Sequence[str | Override]  # overrides of one part of a run
