@@ -55,7 +55,8 @@ learned table of the median seed and the shares of seeds. Without render no file
 A run that names code (env.entry=, env.python=) is refused without trust=true: docs/runs.md.
 
 render=true also writes greedy_*.gif there, the first greedy episodes of a seed (default: the first)
-of each sweep value, and says how they ended; render=mp4 writes .mp4 (extra `mp4`). SMAX, MPE, overcooked and football can be drawn.
+of each sweep value, and says how they ended. SMAX, MPE, overcooked and football can be drawn.
+render=mp4 writes MP4 files instead of GIFs, and needs the extra `mp4` (imageio-ffmpeg).
 """
 
 DIAGNOSE = """\

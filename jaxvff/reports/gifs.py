@@ -103,7 +103,7 @@ def drawn(job: Job, seed: int | None) -> list[Drawn]:
 
 
 def gifs(folder: Path, job: Job, program: Program, trained: Trained, asked: Wish) -> Iterator[str]:
-    """Write `<folder>/greedy_*.gif` (or .mp4), and say of each where it is and how the episode ended.
+    """Write `<folder>/greedy_*.gif` (or .mp4); say where each is, and how its episode ended.
 
     Args:
       folder: of the job's files.
