@@ -9,7 +9,9 @@ import io
 import json
 import re
 import shutil
+import signal
 import subprocess
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -322,11 +324,11 @@ def test_a_watched_page_is_served_here_alone_and_renewed_when_a_run_reports(
     tmp_path: Path,
 ) -> None:
     folder = run_folder(tmp_path / "a", ({}, config()), reports=2)
-    wish = page.Wish(renews=True)
-    out = tmp_path / "report"
+    shown = ""
 
-    def written() -> Path:
-        return page.write([folder], out, wish)
+    def write() -> None:
+        nonlocal shown
+        shown = page.html(page.gather([folder]), renews=True)
 
     def fetched(path: str = "", host: str | None = None) -> tuple[int, str, str]:
         headers = {"Host": host} if host else {}
@@ -338,7 +340,8 @@ def test_a_watched_page_is_served_here_alone_and_renewed_when_a_run_reports(
         except urllib.error.HTTPError as error:
             return error.code, "", ""
 
-    with serving.served(written(), 0) as address:
+    write()
+    with serving.served(lambda: shown, 0) as address:
         assert address.startswith("http://127.0.0.1:")
         status, tag, text = fetched()
         assert status == 200
@@ -359,12 +362,31 @@ def test_a_watched_page_is_served_here_alone_and_renewed_when_a_run_reports(
                 file.write(json.dumps(line) + "\n")
             return True
 
-        serving.renew([folder], 0.01, written, goes_on)
+        serving.renew([folder], 0.01, write, goes_on)
         _, new_tag, text = fetched()
         assert new_tag != tag
         assert "complete" in text
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(address)
+
+
+def test_ctrl_c_ends_watching_and_leaves_a_page_that_asks_nobody(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "a", ({}, config()))
+    command = [sys.executable, "-m", "jaxvff", "report", str(folder), "watch=true", "port=0"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[0]
+        with urllib.request.urlopen(address) as answer:
+            assert "this page renews itself" in answer.read().decode()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGINT
+    assert errors == "jaxvff: stopped; what was written is kept\n"
+    left = (tmp_path / "report" / "index.html").read_text()
+    assert "renews itself" not in left
+    outline(left)
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

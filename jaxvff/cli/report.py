@@ -26,10 +26,9 @@ def run(args: list[str]) -> int:
     wish = page.Wish(
         metrics=tuple(name for name in own.get("curves", "").split(",") if name),
         score=own.get("score"),
-        renews=own["watch"] == "true",
     )
     out = Path(own["out"])
-    if wish.renews:
+    if own["watch"] == "true":
         return _watch(paths, out, wish, port=int(own["port"]), every_s=float(own["every"]))
     print(page.write(paths, out, wish))
     return 0
@@ -75,15 +74,22 @@ def _check_numbers(own: dict[str, str], given: dict[str, str]) -> None:
 def _watch(paths: list[Path], out: Path, wish: Wish, *, port: int, every_s: float) -> int:
     """Serve the page on this machine alone, and make it anew when a run has reported.
 
-    It ends with Ctrl-C, and leaves a page that asks for no newer one.
+    It ends with Ctrl-C, at any moment: the page in the folder is whole, and asks for no newer one.
     """
     from jaxvff.reports import page, serving
 
-    page.write(paths, out, wish)
-    with serving.served(out / page.FILE, port) as address:
-        print(f"{address} shows {out / page.FILE}, renewed as its runs go on; Ctrl-C ends it")
-        try:
-            serving.renew(paths, every_s, lambda: page.write(paths, out, wish))
-        except KeyboardInterrupt:
-            print(page.write(paths, out, wish._replace(renews=False)))
+    shown = ""
+
+    def write() -> None:
+        nonlocal shown
+        found = page.gather(paths, wish)
+        page.save(page.html(found), out)
+        shown = page.html(found, renews=True)
+
+    write()
+    with serving.served(lambda: shown, port) as address:
+        print(
+            f"{address} shows {out / page.FILE}, renewed as runs go on; Ctrl-C ends it", flush=True
+        )
+        serving.renew(paths, every_s, write)
     return 0

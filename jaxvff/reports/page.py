@@ -28,7 +28,6 @@ class Wish(NamedTuple):
 
     metrics: tuple[str, ...] = ()  # curves to draw besides those of plots.CURVES
     score: str | None = None  # what methods are compared by; None: win rate, else return
-    renews: bool = False  # the page asks its server for a newer one
 
 
 PLAIN = Wish()
@@ -90,7 +89,11 @@ def write(paths: Sequence[Path], out: Path, wish: Wish = PLAIN) -> Path:
     Raises:
       UserError: a path is neither, or nothing has been reported yet.
     """
-    text = html(gather(paths, wish), wish)
+    return save(html(gather(paths, wish)), out)
+
+
+def save(text: str, out: Path) -> Path:
+    """Put a page into a folder, which is made where it is missing; the file."""
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / FILE, text)
     return out / FILE
@@ -127,8 +130,12 @@ def gather(paths: Sequence[Path], wish: Wish = PLAIN) -> Page:
     )
 
 
-def html(page: Page, wish: Wish = PLAIN) -> str:
+def html(page: Page, *, renews: bool = False) -> str:
     """The page as a text.
+
+    Args:
+      page: what it shows.
+      renews: it asks its server for a newer one.
 
     Raises:
       UserError: jinja2 is missing.
@@ -152,7 +159,7 @@ def html(page: Page, wish: Wish = PLAIN) -> str:
     environment.filters |= {"figure": figure, "seconds": seconds, "count": "{:,}".format}
     made = time.strftime("%Y-%m-%d %H:%M")
     return environment.get_template(TEMPLATE).render(
-        page=page, made=made, version=__version__, renews=wish.renews
+        page=page, made=made, version=__version__, renews=renews
     )
 
 

@@ -19,11 +19,11 @@ READ = (METRICS_FILE, TABLE_FILE, TIMING_FILE)
 
 
 @contextmanager
-def served(file: Path, port: int) -> Iterator[str]:
-    """Serve one file until the context ends; its address.
+def served(page: Callable[[], str], port: int) -> Iterator[str]:
+    """Serve one page until the context ends; its address.
 
     Args:
-      file: read anew at every request.
+      page: asked at every request.
       port: 0: any that is free.
 
     Raises:
@@ -40,10 +40,10 @@ def served(file: Path, port: int) -> Iterator[str]:
         def _answer(self, *, with_body: bool) -> None:
             # Another name for this machine is another site, whose pages may not read this one.
             named = self.headers.get("Host", "").rpartition(":")[0] in (HOST, "localhost")
-            if not named or self.path.partition("?")[0] not in ("/", f"/{file.name}"):
+            if not named or self.path.partition("?")[0] not in ("/", "/index.html"):
                 self.send_error(404 if named else 403)
                 return
-            body = file.read_bytes()
+            body = page().encode()
             self.send_response(200)
             self.send_header("Content-Type", "text/html; charset=utf-8")
             self.send_header("Content-Length", str(len(body)))
