@@ -53,7 +53,7 @@ from jaxvff.reports.statistics import wilson
 from jaxvff.runs import execute, learned, metrics_file
 from jaxvff.runs import folder as run_folder
 from jaxvff.runs.execute import Watcher
-from jaxvff.runs.folder import METRICS_FILE
+from jaxvff.runs.files import METRICS_FILE, TIMING_FILE
 from jaxvff.settings.run_options import OutputOptions
 from jaxvff.training import compilation_cache, sharding
 from jaxvff.training.program import Program
@@ -283,7 +283,7 @@ def measure(folder: Path) -> Record:
     end = found["end.win_rate.greedy"]
     stopped = np.asarray(trained.carry.state.stopped_at) >= 0
     collapsed = ~stopped & (end < COLLAPSED) & (last_quarter(curve).max(0) < COLLAPSED)
-    timing = json.loads((folder / run_folder.TIMING_FILE).read_text())
+    timing = json.loads((folder / TIMING_FILE).read_text())
     return {
         "collapsed": wilson(int(collapsed.sum()), len(collapsed))._asdict(),
         "stopped": int(stopped.sum()),

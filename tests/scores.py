@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxvff.runs.execute import Result
-from jaxvff.runs.folder import METRICS_FILE
+from jaxvff.runs.files import METRICS_FILE
 from jaxvff.runs.metrics_file import JsonLines
 from jaxvff.runs.plan import SweepValue
 from jaxvff.settings import build, config

@@ -103,6 +103,21 @@ def test_a_battle_becomes_a_gif_with_three_frames_a_step_and_a_held_end(tmp_path
     assert (tmp_path / "battle.gif").stat().st_size < 200_000
 
 
+def test_a_battle_becomes_an_mp4_of_the_same_length_that_players_can_show(tmp_path: Path) -> None:
+    imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
+    env = smax.make(smax.Options(map="3m"))
+    env.render(battle(4), tmp_path / "battle.mp4", "won, return 2.00, 4 steps")
+    film = imageio_ffmpeg.read_frames(tmp_path / "battle.mp4")
+    about = next(film)
+    frames = [np.frombuffer(frame, np.uint8) for frame in film]
+    assert (about["codec"], about["pix_fmt"].split("(")[0]) == ("h264", "yuv420p")
+    # Three frames a step and the start, then the end for two seconds of 12 frames.
+    assert len(frames) == 3 * 4 + 1 + 24
+    assert all(side % 2 == 0 for side in about["size"])
+    assert np.ptp(frames[0]) > 100, "an empty picture"
+    assert (frames[0] != frames[-1]).any()
+
+
 def test_long_battles_have_fewer_frames_a_step() -> None:
     assert [smax_render.frames_per_step(n) for n in (1, 100, 101, 200, 400)] == [3, 3, 2, 1, 1]
 
@@ -225,7 +240,7 @@ def planned(tmp_path_factory) -> Path:
     ("args", "says"),
     [
         (["render=true"], "matrix/a cannot be drawn"),
-        (["render=maybe"], "render=maybe must be true or false"),
+        (["render=maybe"], "render=maybe must be true (a GIF), mp4 or false"),
         (["render=true", "seed=x"], "seed=x must be a whole number"),
         (["render=true", "episodes=0"], "episodes=0 must be 1 or more"),
         (["seed=1"], "add render=true"),

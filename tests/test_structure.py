@@ -178,6 +178,7 @@ def test_a_wheel_holds_one_package_with_its_environments_and_configs(tmp_path: P
         "configs/train.yaml",
         "configs/env/matrix/a.yaml",
         "py.typed",
+        "reports/page.html.jinja",
         "envs/host/__main__.py",
         "policies/act.py",
     ):

@@ -92,7 +92,7 @@ class Run:
         """Every report of every seed, from metrics.jsonl: step, seed, and what was measured."""
         from jaxvff.api import results
         from jaxvff.runs import metrics_file
-        from jaxvff.runs.folder import METRICS_FILE
+        from jaxvff.runs.files import METRICS_FILE
 
         paths = [files / METRICS_FILE for files, _ in self._files()]
         lines = (line for path in paths if path.exists() for line in metrics_file.read(path))

@@ -20,6 +20,7 @@ usage: jaxvff <command> [key=value ...]
   diagnose run=<folder>  is the greedy joint action the best one, by the run's own joint value?
   export run=<folder>    the agents of a seed as files that act without this package (docs/api.md)
   record run=<folder>    episodes of a trained run as a file, for train offline=<file>
+  report <folder> ...    a page about runs: curves, scores, comparisons, as one HTML file
   reproduce table1       the paper's Table 1: eight methods, two games, 256 seeds
   reproduce smax         the paper's comparison on SMAX's versions of its three maps
   stability game=a       zero-loss points, spectra, flows, escapes, the paper's theorems
@@ -48,7 +49,7 @@ Defaults, units, ranges and what each key does: docs/configuration.md. Ctrl-C sa
 """
 
 EVALUATE = """\
-usage: jaxvff evaluate run=<run folder> [render=true [seed=<n>] [episodes=1]] [trust=true]
+usage: jaxvff evaluate run=<run folder> [render=true|mp4 [seed=<n>] [episodes=1]] [trust=true]
 
 Restores the newest checkpoint, plays greedily, and prints what was learned: for matrix games the
 learned table of the median seed and the shares of seeds. Without render no file changes.
@@ -56,6 +57,7 @@ A run that names code (env.entry=, env.python=) is refused without trust=true: d
 
 render=true also writes greedy_*.gif there, the first greedy episodes of a seed (default: the first)
 of each sweep value, and says how they ended. SMAX, MPE, overcooked and football can be drawn.
+render=mp4 writes MP4 files instead of GIFs, and needs the extra `mp4` (imageio-ffmpeg).
 """
 
 DIAGNOSE = """\
@@ -215,6 +217,21 @@ ray: tasks on a Ray cluster, which may grow and shrink (pip install 'jaxvff[ray]
   most at a time, cpus=1 gpus=0 for each; address= of the cluster.
 """
 
+REPORT = """\
+usage: jaxvff report <run folder or file of records> ... [out=report] [key=value ...]
+
+Writes <out>/index.html, a page by itself: what was run and how the settings differ, learning curves
+(IQM over seeds, 95 % bootstrap interval; each seed on demand), final scores, performance profiles,
+probabilities of improvement, rates and payoff tables of matrix games, what failed, and how long it
+took. Runs that differ in their seeds alone are shown as one. Needs the extra `report` (jinja2).
+
+  out=report      the folder of the page; an older page there is replaced
+  curves=loss,grad_norm    metrics of metrics.jsonl to draw besides the usual ones
+  score=test_return        what methods are compared by; default: win rate, else return
+  watch=true      serve the page at 127.0.0.1 and renew it while runs go on; Ctrl-C ends it
+  port=8000 every=5        where, and how often runs are looked at, in seconds
+"""
+
 TEXTS = {
     "train": TRAIN,
     "evaluate": EVALUATE,
@@ -230,6 +247,7 @@ TEXTS = {
     "status": STATUS,
     "merge": MERGE,
     "launch": LAUNCH,
+    "report": REPORT,
 }
 
 

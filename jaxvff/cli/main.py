@@ -32,6 +32,7 @@ COMMANDS: Registry[Callable[[list[str]], int]] = Registry(
         "status": "jaxvff.cli.status:run",
         "merge": "jaxvff.cli.merge:run",
         "launch": "jaxvff.cli.launch:run",
+        "report": "jaxvff.cli.report:run",
     }
 )
 
@@ -94,6 +95,8 @@ _NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
 
 def _is_name(command: str, argument: str, rest: list[str]) -> bool:
     """Whether an argument without = is one: what to reproduce, or `stability claims`."""
+    if command == "report":  # any number of run folders
+        return True
     places = _NAMES.get(command, ())
     if (command, rest[0]) == ("plan", "train"):
         places = places[:1]

@@ -1,7 +1,8 @@
-"""GIFs of greedy episodes, from the newest checkpoint of a run."""
+"""Films of greedy episodes, GIF or MP4, from the newest checkpoint of a run."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ class Wish(NamedTuple):
 
     seed: int | None  # None: the first
     episodes: int
+    suffix: str  # of the files: gif or mp4
 
 
 class Drawn(NamedTuple):
@@ -46,8 +48,8 @@ def wish(options: Mapping[str, str]) -> Wish | None:
       UserError: a value that makes no sense.
     """
     render = options.get("render", "false").lower()
-    if render not in ("true", "false"):
-        raise UserError(f"render={options['render']} must be true or false")
+    if render not in ("true", "false", "gif", "mp4"):
+        raise UserError(f"render={options['render']} must be true (a GIF), mp4 or false")
     choices = {key: options[key] for key in ("seed", "episodes") if key in options}
     if render == "false":
         for key, text in choices.items():
@@ -57,7 +59,13 @@ def wish(options: Mapping[str, str]) -> Wish | None:
         if not text.isdecimal():
             raise UserError(f"{key}={text} must be a whole number, such as 1")
     numbers = {key: int(text) for key, text in choices.items()}
-    asked = Wish(numbers.get("seed"), numbers.get("episodes", 1))
+    suffix = "mp4" if render == "mp4" else "gif"
+    if suffix == "mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise UserError(
+            "render=mp4 needs the package imageio-ffmpeg, which cannot be imported; install it, or "
+            "jaxvff with its extra `mp4`, or write render=true for a GIF"
+        )
+    asked = Wish(numbers.get("seed"), numbers.get("episodes", 1), suffix)
     if asked.episodes < 1:
         raise UserError(f"episodes={choices['episodes']} must be 1 or more")
     return asked
@@ -95,7 +103,7 @@ def drawn(job: Job, seed: int | None) -> list[Drawn]:
 
 
 def gifs(folder: Path, job: Job, program: Program, trained: Trained, asked: Wish) -> Iterator[str]:
-    """Write `<folder>/greedy_*.gif`, and say of each where it is and how the episode ended.
+    """Write `<folder>/greedy_*.gif` (or .mp4); say where each is, and how its episode ended.
 
     Args:
       folder: of the job's files.
@@ -118,7 +126,7 @@ def gifs(folder: Path, job: Job, program: Program, trained: Trained, asked: Wish
             name += [f"{i:02d}_{_label(value)}"] if value.label else []
             name += [f"seed{seed}"]
             name += [f"episode{j}"] if asked.episodes > 1 else []
-            path, caption = folder / f"{'_'.join(name)}.gif", how_it_ended(episode)
+            path, caption = folder / f"{'_'.join(name)}.{asked.suffix}", how_it_ended(episode)
             _write(value, states, path, caption)
             yield f"{path}: {caption}"
 

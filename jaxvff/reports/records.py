@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from jaxvff.core.files import plain
 from jaxvff.reports.statistics import Aggregate, Rate, interval, median_seed, wilson
 from jaxvff.runs import metrics_file
-from jaxvff.runs.execute import Result
-from jaxvff.runs.folder import METRICS_FILE
+from jaxvff.runs.files import METRICS_FILE
+
+if TYPE_CHECKING:  # it imports JAX, which reading records does not need
+    from jaxvff.runs.execute import Result
 
 SUCCESSES = ("fit", "optimal", "both")  # of a seed on a matrix game, see core.types.TableScore
 # The options that name the task of an environment, whichever kind it is

@@ -1,15 +1,20 @@
-"""Rates and interquartile means over seeds, each with its 95 % interval.
+"""Rates, interquartile means and comparisons over seeds, each with its 95 % interval.
 
-scipy.stats takes a second to import, so the functions that need it import it.
+NumPy alone: scipy.stats takes a second to import.
 """
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 PERCENTILES = (2.5, 97.5)  # the bounds of a 95 % bootstrap interval
+Z = 1.959963984540054  # the 97.5 % point of the normal distribution
+MOST_DRAWN = 2**20  # scores that are drawn at a time
 
 
 class Rate(NamedTuple):
@@ -32,10 +37,34 @@ class Aggregate(NamedTuple):
     excluded: int  # scores that are not finite
 
 
+class Band(NamedTuple):
+    """IQMs of several reports with their 95 % bootstrap intervals; NaN where there is none."""
+
+    iqm: np.ndarray  # [reports]
+    low: np.ndarray  # [reports]
+    high: np.ndarray  # [reports]
+
+
+class Profile(NamedTuple):
+    """A performance profile: the share of runs above each threshold, with its 95 % interval."""
+
+    share: np.ndarray  # [K]
+    low: np.ndarray  # [K]
+    high: np.ndarray  # [K]
+
+
+class Improvement(NamedTuple):
+    """The probability that a run of X scores higher than one of Y, with its 95 % interval."""
+
+    probability: float
+    low: float
+    high: float
+
+
 def wilson(successes: int, n: int) -> Rate:
     """A rate and its 95 % Wilson score interval.
 
-      (p + z²/2n ± z √(p(1 - p)/n + z²/4n²)) / (1 + z²/n),   p = successes / n, z = 1.96
+      (p + z²/2n ± z √(p(1 - p)/n + z²/4n²)) / (1 + z²/n),   p = successes / n, z = 1.96 (Z)
 
     Unlike the normal approximation, the interval has a width even when all seeds succeed or fail.
 
@@ -45,10 +74,12 @@ def wilson(successes: int, n: int) -> Rate:
 
     Source: Wilson (1927), "Probable inference, the law of succession, and statistical inference".
     """
-    from scipy.stats import binomtest
-
-    interval = binomtest(int(successes), int(n)).proportion_ci(0.95, method="wilson")
-    return Rate(int(successes), int(n), successes / n, float(interval.low), float(interval.high))
+    p = successes / n
+    middle, width = p + Z**2 / (2 * n), Z * math.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2))
+    low, high = ((middle + side) / (1 + Z**2 / n) for side in (-width, width))
+    # Rounding must not exclude what none or all of the seeds did.
+    bounds = (0.0 if successes == 0 else low, 1.0 if successes == n else high)
+    return Rate(int(successes), int(n), p, *bounds)
 
 
 def median_seed(max_error: np.ndarray) -> int:
@@ -99,8 +130,115 @@ def interval(scores: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> Agg
     return Aggregate(iqm(kept), low, high, len(kept), np.size(scores) - len(kept))
 
 
-def _middle_mean(scores: np.ndarray, axis: int | None) -> np.ndarray:
-    """The mean along an axis (None: of all) without the lowest and the highest quarter."""
-    from scipy.stats import trim_mean
+def band(scores: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> Band:
+    """The IQM over seeds at each report, with the interval that `interval` gives for one task.
 
-    return trim_mean(scores, 0.25, axis=axis)
+    All reports are resampled by the same draws, so that a curve and its bounds go together.
+
+    Args:
+      scores: `[reports, seeds]`; what is not finite is left out.
+      resamples: how often the bootstrap draws.
+      seed: of the bootstrap.
+    """
+    values = np.asarray(scores, float)
+    out = np.full((3, len(values)), np.nan)
+    there = np.isfinite(values)
+    # Reports that lack the same seeds are drawn together.
+    for kept in np.unique(there, axis=0):
+        at, n = (there == kept).all(axis=1), int(kept.sum())
+        if n:
+            out[0, at] = _middle_mean(values[at][:, kept], axis=1)
+        if n > 1:
+            draws = _indices(n, resamples, seed)
+            reports = np.flatnonzero(at)  # not all at once, which may take gigabytes
+            for some in np.array_split(reports, -(-len(reports) * draws.size // MOST_DRAWN)):
+                means = _middle_mean(values[some][:, kept][:, draws], axis=2)
+                out[1:, some] = np.percentile(means, PERCENTILES, axis=1)
+    return Band(*out)
+
+
+def performance_profile(
+    tasks: Sequence[np.ndarray],
+    thresholds: np.ndarray,
+    *,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Profile:
+    """The share of runs that score above each threshold, a mean over tasks.
+
+      F(τ) = 1/M Σ_m 1/N_m Σ_n 1[x_mn > τ]
+
+    A score that is not finite, of a seed that stopped, is above no threshold: it is a failure.
+
+    Args:
+      tasks: the scores of each of M tasks, `[runs of the task]`, at least one run each.
+      thresholds: `[K]`.
+      resamples: how often the stratified bootstrap draws.
+      seed: of the bootstrap.
+
+    Source: Agarwal et al. (2021), §4.2, the run-score distribution.
+    """
+    share, drawn = np.zeros(len(thresholds)), np.zeros((resamples, len(thresholds)))
+    for k, scores in enumerate(map(_failures_last, tasks)):
+        above = scores[:, None] > np.asarray(thresholds, float)  # [runs, K]
+        share += above.mean(axis=0) / len(tasks)
+        drawn += _draws(len(scores), resamples, (seed, k)) @ above.astype(np.float32) / len(tasks)
+    return Profile(share, *np.percentile(drawn, PERCENTILES, axis=0))
+
+
+def probability_of_improvement(
+    x: Sequence[np.ndarray], y: Sequence[np.ndarray], *, resamples: int = 2000, seed: int = 0
+) -> Improvement:
+    """P(X > Y): how often a run of X scores higher than a run of Y, a mean over tasks.
+
+      1/M Σ_m 1/(N_m K_m) Σ_n Σ_k S(x_mn, y_mk),   S = 1 if x > y, ½ if x = y, else 0
+
+    A score that is not finite is lower than every other one, and equal to its like.
+
+    Args:
+      x: the scores of each of M tasks, `[runs of the task]`, at least one run each.
+      y: the same of the other method, in the same order of tasks.
+      resamples: how often the stratified bootstrap draws, the runs of X and of Y independently.
+      seed: of the bootstrap.
+
+    Source: Agarwal et al. (2021), §4.3, eq. 2 (Mann and Whitney's U statistic over N K).
+    """
+    probability, drawn = 0.0, np.zeros(resamples)
+    for k, (xs, ys) in enumerate(zip(map(_failures_last, x), map(_failures_last, y), strict=True)):
+        higher = (xs[:, None] > ys) + 0.5 * (xs[:, None] == ys)  # [runs of X, runs of Y]
+        probability += float(higher.mean()) / len(x)
+        of_x, of_y = (_draws(len(s), resamples, (seed, k, i)) for i, s in enumerate((xs, ys)))
+        drawn += ((of_x @ higher.astype(np.float32)) * of_y).sum(axis=1) / len(x)
+    low, high = np.percentile(drawn, PERCENTILES)
+    return Improvement(probability, float(low), float(high))
+
+
+def _failures_last(scores: np.ndarray) -> np.ndarray:
+    """Scores `[runs]`; what is not finite becomes the lowest of all."""
+    values = np.asarray(scores, float)
+    return np.where(np.isfinite(values), values, -np.inf)
+
+
+@functools.lru_cache(maxsize=32)  # methods that are compared are resampled alike
+def _indices(n: int, resamples: int, seed: int | tuple[int, ...]) -> np.ndarray:
+    """Which of n runs a bootstrap draws, `[resamples, n]`."""
+    return np.random.default_rng(seed).integers(0, n, (resamples, n))
+
+
+@functools.lru_cache(maxsize=32)
+def _draws(n: int, resamples: int, seed: tuple[int, ...]) -> np.ndarray:
+    """How large a share of each resample each of n runs is, `[resamples, n]`."""
+    cells = _indices(n, resamples, seed) + n * np.arange(resamples)[:, None]
+    counts = np.bincount(cells.ravel(), minlength=resamples * n).reshape(resamples, n)
+    return counts.astype(np.float32) / n
+
+
+def _middle_mean(scores: np.ndarray, axis: int | None) -> np.ndarray:
+    """The mean along an axis (None: of all) without the lowest and the highest quarter.
+
+    A quarter is rounded down to whole scores, as in scipy.stats.trim_mean(scores, 0.25).
+    """
+    scores = scores.ravel() if axis is None else np.moveaxis(scores, axis, -1)
+    n = scores.shape[-1]
+    first, last = n // 4, n - n // 4
+    return np.partition(scores, (first, last - 1), axis=-1)[..., first:last].mean(axis=-1)

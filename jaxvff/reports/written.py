@@ -20,8 +20,9 @@ from jaxvff.reports import marl_eval, plots, records
 from jaxvff.reports.machine import machine
 from jaxvff.reports.records import EpisodeRecord, Record
 from jaxvff.runs.execute import Result
+from jaxvff.runs.files import TABLE_FILE
 
-TABLE_FILE, TABLE_PLOT = "table.json", "table.png"
+TABLE_PLOT = "table.png"
 RATES_PLOT, CURVES_PLOT = "rates.png", "curves.png"
 
 

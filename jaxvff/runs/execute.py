@@ -19,14 +19,8 @@ import numpy as np
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import write_json, write_text
 from jaxvff.runs import checkpoint, locks, sinks, warm_start
-from jaxvff.runs.folder import (
-    CHECKPOINTS,
-    CONFIG_FILE,
-    METRICS_FILE,
-    TIMING_FILE,
-    Guard,
-    job_folder,
-)
+from jaxvff.runs.files import CONFIG_FILE, METRICS_FILE, TIMING_FILE
+from jaxvff.runs.folder import CHECKPOINTS, Guard, job_folder
 from jaxvff.runs.learned import open_program, restored
 from jaxvff.runs.metrics_file import JsonLines
 from jaxvff.runs.plan import Job, SweepValue

@@ -24,8 +24,6 @@ from jaxvff.runs.plan import Job, plan
 from jaxvff.runs.sinks import SINKS
 from jaxvff.settings.overrides import Override, parse, replaced
 
-CONFIG_FILE = "config.yaml"
-METRICS_FILE, TIMING_FILE = "metrics.jsonl", "timing.json"
 RESUMABLE = ("total_steps", *SINKS, "sink")  # the keys that decide no number of a run
 
 Part = Sequence[str | Override]  # overrides of one part of a run

@@ -21,7 +21,8 @@ from jaxvff.core.files import plain, write_json, write_text
 from jaxvff.core.types import Tree
 from jaxvff.runs import checkpoint, execute, learned, metrics_file, shards
 from jaxvff.runs.execute import Result
-from jaxvff.runs.folder import CHECKPOINTS, METRICS_FILE, TIMING_FILE, job_folder
+from jaxvff.runs.files import METRICS_FILE, TIMING_FILE
+from jaxvff.runs.folder import CHECKPOINTS, job_folder
 from jaxvff.runs.leases import Shelf, Standing
 from jaxvff.runs.plan import Job
 from jaxvff.runs.shards import Plan, Shard

@@ -1,0 +1,241 @@
+"""A report: one HTML page about runs, which needs neither a network nor files beside it.
+
+What it shows is gathered here and in page_tasks.py; page.html.jinja says how it looks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jaxvff.core.errors import UserError
+from jaxvff.core.files import write_text
+from jaxvff.reports import study
+from jaxvff.reports.study import Entry
+
+if TYPE_CHECKING:
+    from jaxvff.reports.page_tasks import Across, Task
+
+FILE = "index.html"
+TEMPLATE = "page.html.jinja"
+LONGEST_VALUE = 60  # characters of a setting
+
+
+class Wish(NamedTuple):
+    """What is asked of a report besides its runs."""
+
+    metrics: tuple[str, ...] = ()  # curves to draw besides those of plots.CURVES
+    score: str | None = None  # what methods are compared by; None: win rate, else return
+
+
+PLAIN = Wish()
+
+
+class Row(NamedTuple):
+    """A sweep value in the table of runs."""
+
+    run: str
+    command: str
+    task: str
+    name: str
+    seeds: int
+    steps: int
+    state: str
+    wall_s: float | None
+    compile_s: float | None
+    seed_steps_per_s: float
+
+
+class Settings(NamedTuple):
+    """How configurations differ, and what they have in common."""
+
+    keys: list[str]  # in which they differ
+    rows: list[tuple[str, str, list[str]]]  # task, name, value of each key
+    shared: dict[str, str]
+
+
+class Stop(NamedTuple):
+    """Something that did not go as asked."""
+
+    task: str
+    name: str
+    what: str
+
+
+class Page(NamedTuple):
+    """What a report shows."""
+
+    runs: list[Row]
+    machines: list[tuple[str, str]]  # run, versions and devices
+    settings: Settings
+    tasks: list[Task]
+    across: Across | None
+    stops: list[Stop]
+
+
+def write(paths: Sequence[Path], out: Path, wish: Wish = PLAIN) -> Path:
+    """Write the page about runs into a folder.
+
+    Args:
+      paths: run folders, and files of records.
+      out: the folder; made where it is missing.
+      wish: what is asked.
+
+    Returns:
+      The file.
+
+    Raises:
+      UserError: a path is neither, or nothing has been reported yet.
+    """
+    return save(html(gather(paths, wish)), out)
+
+
+def save(text: str, out: Path) -> Path:
+    """Put a page into a folder, which is made where it is missing; the file."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / FILE, text)
+    return out / FILE
+
+
+def gather(paths: Sequence[Path], wish: Wish = PLAIN) -> Page:
+    """What a report shows of runs.
+
+    Raises:
+      UserError: a path is no run, or nothing has been reported yet.
+    """
+    from jaxvff.reports import page_tasks  # here: matplotlib and scipy take two seconds to import
+
+    read = [entry for path in paths for entry in study.read(path)]
+    entries = study.pooled([e for e in read if e.lines or e.final or e.rates])
+    if not entries:
+        raise UserError(
+            f"{', '.join(map(str, paths))}: nothing has been reported yet; wait for the first "
+            "report of a run, or merge the shards of a plan"
+        )
+    groups = study.by_task(entries)
+    named = [
+        (task, name, entry)
+        for task, of_task in groups.items()
+        for name, entry in zip(study.named(of_task), of_task, strict=True)
+    ]
+    return Page(
+        runs=[_row(*each) for each in named],
+        machines=list({e.run: _machine(e.machine) for e in entries if e.machine}.items()),
+        settings=_settings(named),
+        tasks=page_tasks.tasks(named, wish.metrics, wish.score),
+        across=page_tasks.across(named, wish.score),
+        stops=[stop for each in named for stop in _stops(*each)],
+    )
+
+
+def html(page: Page, *, renews: bool = False) -> str:
+    """The page as a text.
+
+    Args:
+      page: what it shows.
+      renews: it asks its server for a newer one.
+
+    Raises:
+      UserError: jinja2 is missing.
+    """
+    try:
+        import jinja2
+    except ImportError as error:
+        raise UserError(
+            "report needs the package jinja2, which cannot be imported; install jinja2, or jaxvff "
+            "with its extra `report`"
+        ) from error
+    from jaxvff import __version__
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("jaxvff.reports", "."),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"figure": figure, "seconds": seconds, "count": "{:,}".format}
+    made = time.strftime("%Y-%m-%d %H:%M")
+    return environment.get_template(TEMPLATE).render(
+        page=page, made=made, version=__version__, renews=renews
+    )
+
+
+def figure(x: float | None, digits: int = 3) -> str:
+    """A number with so many significant digits, a dash where there is none."""
+    if x is None or x != x:
+        return "–"
+    text = f"{x:,.0f}" if abs(x) >= 10 ** (digits - 1) else f"{x:.{digits}g}"
+    return text.replace("-", "−")
+
+
+def seconds(x: float | None) -> str:
+    """A duration: 42 s, 3 min, 2.5 h."""
+    if x is None or x != x:
+        return "–"
+    if x < 120:
+        return f"{x:.0f} s"
+    return f"{x / 60:.0f} min" if x < 7200 else f"{x / 3600:.1f} h"
+
+
+def _row(task: str, name: str, entry: Entry) -> Row:
+    share = entry.steps / entry.total_steps if entry.total_steps else 1.0
+    partly = entry.state not in (study.COMPLETE, study.RECORDED)
+    return Row(
+        run=entry.run,
+        command=entry.command,
+        task=task,
+        name=name,
+        seeds=entry.n_seeds,
+        steps=entry.steps,
+        state=f"{entry.state}, {share:.0%} of {entry.total_steps:,}" if partly else entry.state,
+        wall_s=entry.timing.get("wall_s"),
+        compile_s=entry.timing.get("compile_s"),
+        seed_steps_per_s=entry.seed_steps_per_s,
+    )
+
+
+def _machine(machine: dict[str, Any]) -> str:
+    """Versions and devices in a line."""
+    parts = [f"{k} {machine[k]}" for k in ("jaxvff", "jax", "python") if machine.get(k)]
+    if device := machine.get("device") or machine.get("cpu"):
+        parts.append(f"{machine.get('n_devices') or machine.get('cores') or 1} × {device}")
+    if rss := machine.get("peak_rss_mb"):
+        parts.append(f"peak memory {rss:,} MB")
+    if commit := machine.get("commit"):
+        parts.append(f"commit {commit}")
+    return ", ".join(parts)
+
+
+def _settings(named: Sequence[tuple[str, str, Entry]]) -> Settings:
+    entries = [entry for _, _, entry in named]
+    differing = study.differences(entries)
+    keys = list(differing)
+    rows = [
+        (task, name, [_value(differing[key][k]) for key in keys])
+        for k, (task, name, _) in enumerate(named)
+    ]
+    every = {key: value for entry in reversed(entries) for key, value in study.what(entry).items()}
+    shared = {key: _value(value) for key, value in every.items() if key not in differing}
+    return Settings(keys, rows, shared)
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "–"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…"
+
+
+def _stops(task: str, name: str, entry: Entry) -> list[Stop]:
+    """Seeds that stopped, and runs that ended before they were complete."""
+    out = [
+        Stop(task, name, f"seed {seed} stopped at env step {at:,}: a number was not finite")
+        for seed, at in entry.stopped.items()
+    ]
+    if study.ENDED in entry.state:
+        left = f"{entry.steps:,} of {entry.total_steps:,} env steps"
+        out.append(Stop(task, name, f"the run ended early, after {left}"))
+    return out

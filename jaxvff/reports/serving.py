@@ -1,0 +1,115 @@
+"""A report that is served on this machine while its runs go on."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from jaxvff.core.errors import UserError
+from jaxvff.runs.files import METRICS_FILE, TABLE_FILE, TIMING_FILE
+
+HOST = "127.0.0.1"  # nobody on the network sees it
+READ = (METRICS_FILE, TABLE_FILE, TIMING_FILE)
+
+
+@contextmanager
+def served(page: Callable[[], str], port: int) -> Iterator[str]:
+    """Serve one page until the context ends; its address.
+
+    Args:
+      page: asked at every request.
+      port: 0: any that is free.
+
+    Raises:
+      UserError: the port is taken.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self._answer(with_body=False)
+
+        def do_GET(self) -> None:
+            self._answer(with_body=True)
+
+        def _answer(self, *, with_body: bool) -> None:
+            # Another name for this machine is another site, whose pages may not read this one.
+            named = self.headers.get("Host", "").rpartition(":")[0] in (HOST, "localhost")
+            if not named or self.path.partition("?")[0] not in ("/", "/index.html"):
+                self.send_error(404 if named else 403)
+                return
+            body = page().encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Cache-Control", "no-store")
+            self.send_header("ETag", f'"{hashlib.blake2s(body, digest_size=8).hexdigest()}"')
+            self.end_headers()
+            if with_body:
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing: a page asks every other second."""
+
+    try:
+        server = ThreadingHTTPServer((HOST, port), Handler)
+    except OSError as error:
+        raise UserError(
+            f"port={port} cannot be served on: {error.strerror}; name another, or port=0 for one "
+            "that is free"
+        ) from error
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"http://{HOST}:{server.server_address[1]}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def renew(
+    paths: Sequence[Path],
+    every_s: float,
+    write: Callable[[], object],
+    goes_on: Callable[[], bool] = lambda: True,
+) -> None:
+    """Write a page anew whenever the files of its runs have changed.
+
+    Args:
+      paths: run folders and files.
+      every_s: how often they are looked at, seconds.
+      write: writes the page.
+      goes_on: asked before each look.
+    """
+    seen = _state(paths)
+    while goes_on():
+        time.sleep(every_s)
+        now = _state(paths)
+        if now == seen:
+            continue
+        try:
+            write()
+            seen = now
+        except UserError as error:  # a run that begins anew, say: the page of before stays
+            print(f"jaxvff: {error}", file=sys.stderr)
+
+
+def _state(paths: Sequence[Path]) -> list[tuple[str, int, int]]:
+    """What tells that a run has written: its files, their sizes and times."""
+    files = [path for path in paths if path.is_file()]
+    for path in paths:
+        files += [f for name in READ for f in (path / name, *path.glob(f"*/{name}"))]
+    found = []
+    for file in files:
+        try:
+            about = file.stat()
+        except OSError:  # not there yet, or being replaced
+            continue
+        found.append((str(file), about.st_size, about.st_mtime_ns))
+    return found
