@@ -22,7 +22,7 @@ from matplotlib.ticker import EngFormatter
 
 from jaxvff.core.files import whole
 from jaxvff.reports import tables
-from jaxvff.reports.records import Curve, Record, TableRecord, env_steps, measured
+from jaxvff.reports.records import Curve, Record, TableRecord, env_name, env_steps, measured
 
 CURVES = {  # metric -> title of its panel
     "test_win_rate": "greedy win rate",
@@ -34,6 +34,7 @@ LOGARITHMIC = ("td_error_abs", "max_error")
 SHARES = "shares"  # the panel of successes on matrix games: one share per report, not one per seed
 MOST_TABLES = 12  # sweep values whose learned tables are drawn
 MOST_CURVES = 20  # as many as tab20 has colours
+MOST_ROWS = 6  # environments that have a row of their own
 MOST_LINES = 40  # rates below one another; more make a grid
 FEW_SEEDS = 10  # so many are drawn one by one, too
 
@@ -172,9 +173,9 @@ def _game(record: Record) -> str:
 def learning_curves(curves: Sequence[Curve], path: Path) -> None:
     """Medians over seeds with the 25-75 % range, and shares of seeds, against env steps.
 
-    Each sweep value has a colour, as far as the colours reach. A seed that stopped is part of no
-    median; the legend counts those seeds. A few seeds of a single sweep value are drawn one by
-    one, too.
+    Each environment has a row, and each other sweep value a colour, as far as these reach. A seed
+    that stopped is part of no median; the legend counts those seeds. A few seeds of a single sweep
+    value are drawn one by one, too.
     """
     # A panel for everything that was measured.
     lines = [line for curve in curves for line in curve.lines]
@@ -184,36 +185,61 @@ def learning_curves(curves: Sequence[Curve], path: Path) -> None:
     if not panels:
         return
 
-    # The curves.
+    # A row for each environment, a colour for what else tells sweep values apart.
     alone = len(curves) == 1
-    palette = plt.get_cmap("tab10" if len(curves) <= 10 else "tab20")
-    shown = [(palette(i), curve) for i, curve in enumerate(curves[:MOST_CURVES])]
-    n = len(panels)
-    size = (4.2 * n, 3.4 + 0.2 * -(-len(shown) // n))  # the legend has a column per panel
+    rows = _rows(curves)
+    names = list(dict.fromkeys(_name(curve, rows) for curve in curves))
+    palette = plt.get_cmap("tab10" if len(names) <= 10 else "tab20")
+    colors = {name: palette(i) for i, name in enumerate(names[:MOST_CURVES])}
+
+    # The curves.
+    n, m = len(panels), len(rows)
+    size = (4.2 * n, 3.2 * m + 0.2 + 0.2 * -(-len(colors) // n))  # the legend: a column per panel
     figure, axes = plt.subplots(
-        1, n, figsize=size, squeeze=False, sharex=True, layout="constrained"
+        m, n, figsize=size, squeeze=False, sharex=True, layout="constrained"
     )
-    for ax, name in zip(axes[0], panels, strict=True):
-        for color, curve in shown:
-            if name == SHARES:
-                _draw_shares(ax, curve, alone=alone, color=color)
-            else:
-                _draw_band(ax, curve, name, alone=alone, color=color)
-        _label_axes(ax, name, alone=alone)
+    for (env, of_env), row in zip(rows.items(), axes, strict=True):
+        for ax, name in zip(row, panels, strict=True):
+            for curve in of_env:
+                if (color := colors.get(_name(curve, rows))) is None:
+                    continue
+                if name == SHARES:
+                    _draw_shares(ax, curve, alone=alone, color=color)
+                else:
+                    _draw_band(ax, curve, name, alone=alone, color=color)
+            _label_axes(ax, name, alone=alone, below=row is axes[-1])
+            if m > 1:
+                ax.set_title(f"{env}: {ax.get_title()}", fontsize=9)
 
     # The legend.
-    left_out = len(curves) - len(shown)
+    left_out = len(names) - len(colors)
     figure.legend(
-        [plt.Line2D([], [], color=color) for color, _ in shown],
-        [_legend_text(curve) for _, curve in shown],
+        [plt.Line2D([], [], color=color) for color in colors.values()],
+        [name + _stopped([c for c in curves if _name(c, rows) == name]) for name in colors],
         title="median over seeds, 25-75 % shaded"
         + (f"; {left_out} more left out" if left_out else ""),
         title_fontsize=8,
         loc="outside lower center",
-        ncols=min(n, len(shown)),
+        ncols=min(n, len(colors)),
         fontsize=8,
     )
     save(figure, path)
+
+
+def _rows(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
+    """The curves of each environment; of too many environments all in one."""
+    rows: dict[str, list[Curve]] = {}
+    for curve in curves:
+        rows.setdefault(env_name(curve.record.env), []).append(curve)
+    return rows if len(rows) <= MOST_ROWS else {"": list(curves)}
+
+
+def _name(curve: Curve, rows: dict[str, list[Curve]]) -> str:
+    """What tells a sweep value from the others of its row."""
+    record = curve.record
+    if len(rows) == 1:
+        return record.title
+    return ", ".join(filter(None, [record.algorithm, record.label]))
 
 
 def _draw_shares(ax: Axes, curve: Curve, *, alone: bool, color: Color) -> None:
@@ -243,9 +269,9 @@ def _draw_band(ax: Axes, curve: Curve, name: str, *, alone: bool, color: Color) 
         ax.plot(steps, values, color=color, lw=0.6, alpha=0.4)
 
 
-def _label_axes(ax: Axes, name: str, *, alone: bool) -> None:
+def _label_axes(ax: Axes, name: str, *, alone: bool, below: bool) -> None:
     shares = "share of seeds" if alone else "share of seeds that fit and are optimal"
-    ax.set(title=CURVES.get(name, shares), xlabel="env steps per seed")
+    ax.set(title=CURVES.get(name, shares), xlabel="env steps per seed" if below else "")
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))  # 2.5M
     if name in LOGARITHMIC:
         ax.set_yscale("log")
@@ -253,9 +279,8 @@ def _label_axes(ax: Axes, name: str, *, alone: bool) -> None:
         ax.set_ylim(-0.03, 1.03)
 
 
-def _legend_text(curve: Curve) -> str:
-    """The title of a sweep value, and how many of its seeds stopped."""
-    returns = curve.lines[-1].get("test_return", []) if curve.lines else []
+def _stopped(curves: Sequence[Curve]) -> str:
+    """How many seeds of some curves stopped; nothing where none did."""
+    returns = [x for c in curves if c.lines for x in c.lines[-1].get("test_return", [])]
     stopped = sum(x is None for x in returns)
-    suffix = f" ({stopped} of {len(returns)} seeds stopped)" if stopped else ""
-    return curve.record.title + suffix
+    return f" ({stopped} of {len(returns)} seeds stopped)" if stopped else ""
