@@ -18,15 +18,15 @@ import yaml
 
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import plain
-from jaxvff.reports.records import SUCCESSES, Line, MedianSeed, Titled, env_steps
+from jaxvff.reports.records import SUCCESSES, Line, MedianSeed, Titled, env_name, env_steps
 from jaxvff.reports.statistics import Rate, wilson
 from jaxvff.runs import locks, metrics_file, run_file
 from jaxvff.runs.files import CONFIG_FILE, METRICS_FILE, TABLE_FILE, TIMING_FILE
 
 # The settings that say where results go and which seeds are trained, not what is trained.
 ELSEWHERE = (
-    "run_dir", "tensorboard", "wandb", "compilation_cache", "checkpoint_interval", "seed", "seeds",
-    "lanes_per_device",
+    "run_dir", "tensorboard", "wandb", "sink", "compilation_cache", "checkpoint_interval", "seed",
+    "seeds", "lanes_per_device",
 )  # fmt: skip
 COMPLETE, RUNNING, ENDED, RECORDED = "complete", "running", "ended early", "a record"
 MOST_NAMED = 3  # settings in a name
@@ -144,7 +144,7 @@ def by_task(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     for entry in entries:
         groups.setdefault(json.dumps(_task(entry), sort_keys=True), []).append(entry)
     firsts = [group[0] for group in groups.values()]
-    names = _apart([_brief(e) for e in firsts], firsts, [_task(e) for e in firsts])
+    names = _apart([env_name(e.env) for e in firsts], firsts, [_task(e) for e in firsts])
     return dict(zip(_numbered(names), groups.values(), strict=True))
 
 
@@ -165,11 +165,6 @@ def named(entries: Sequence[Entry]) -> list[str]:
 def _task(entry: Entry) -> dict[str, Any]:
     """The options of an environment that are set; a record may name those that are not."""
     return {k: v for k, v in flat(plain(entry.env)).items() if v is not None}
-
-
-def _brief(entry: Entry) -> str:
-    kind = entry.env["kind"]
-    return kind if entry.task == "payoff" and kind != "matrix" else f"{kind}/{entry.task}"
 
 
 def _numbered(names: Iterable[str]) -> list[str]:
