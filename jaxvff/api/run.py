@@ -205,8 +205,9 @@ class Run:
     def _curves(self) -> Iterator[Curve]:
         from jaxvff.reports import records
 
-        folders = (files for files, job in self._files() for _ in job.values)
-        for record, files in zip(self.results, folders, strict=True):
+        folders = [(value.label, files) for files, job in self._files() for value in job.values]
+        for record in self.results:  # fewer than jobs, where some have not run yet
+            (files,) = (files for label, files in folders if label == record.sweep)
             yield records.curve(files, record)
 
     def _files(self) -> list[tuple[Path, Job]]:
