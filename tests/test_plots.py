@@ -86,6 +86,27 @@ def test_sweep_values_beyond_the_colours_are_counted(tmp_path: Path, drawn) -> N
     assert "2 more left out" in drawn[-1].legends[0].get_title().get_text()
 
 
+def test_each_environment_has_a_row_and_a_method_one_colour_in_all_of_them(
+    tmp_path: Path, drawn
+) -> None:
+    maps, methods = ("3m", "2s3z"), ("qmix", "vdn")
+    results = [
+        scores.result(
+            tmp_path / m / name, m, {"env": name, "method": m}, {"kind": "smax", "map": name}
+        )
+        for name in maps
+        for m in methods
+    ]
+    panels = learning_curves(*results, drawn=drawn)
+    first, second = (panels[f"smax/{name}: greedy win rate"] for name in maps)
+    colors = [[line.get_color() for line in ax.lines] for ax in (first, second)]
+    assert colors[0] == colors[1]
+    assert len(set(colors[0])) == 2
+    assert [first.get_xlabel(), second.get_xlabel()] == ["", "env steps per seed"]
+    (legend,) = drawn[-1].legends
+    assert [text.get_text() for text in legend.get_texts()] == list(methods)
+
+
 def test_curves_of_a_matrix_game_have_its_shares_and_those_of_several_have_both(
     tmp_path: Path, drawn
 ) -> None:
@@ -95,7 +116,7 @@ def test_curves_of_a_matrix_game_have_its_shares_and_those_of_several_have_both(
     np.testing.assert_allclose(alone[0].get_ydata(), [0.25, 0.5, 0.75])
     np.testing.assert_allclose(alone[0].get_xdata(), [100, 200, 300])
     panels = learning_curves(one, other, scores.result(tmp_path / "smax"), drawn=drawn)
-    together = panels["share of seeds that fit and are optimal"].lines
+    together = panels["matrix/a: share of seeds that fit and are optimal"].lines
     assert [line.get_label() for line in together] == ["both", "both"]  # and none of the episodes
 
 

@@ -198,8 +198,8 @@ def learning_curves(curves: Sequence[Curve], path: Path) -> None:
     figure, axes = plt.subplots(
         m, n, figsize=size, squeeze=False, sharex=True, layout="constrained"
     )
-    for (env, of_env), row in zip(rows.items(), axes, strict=True):
-        for ax, name in zip(row, panels, strict=True):
+    for i, (env, of_env) in enumerate(rows.items()):
+        for ax, name in zip(axes[i], panels, strict=True):
             for curve in of_env:
                 if (color := colors.get(_name(curve, rows))) is None:
                     continue
@@ -207,7 +207,7 @@ def learning_curves(curves: Sequence[Curve], path: Path) -> None:
                     _draw_shares(ax, curve, alone=alone, color=color)
                 else:
                     _draw_band(ax, curve, name, alone=alone, color=color)
-            _label_axes(ax, name, alone=alone, below=row is axes[-1])
+            _label_axes(ax, name, alone=alone, below=i == m - 1)
             if m > 1:
                 ax.set_title(f"{env}: {ax.get_title()}", fontsize=9)
 
