@@ -6,10 +6,13 @@ import sys
 
 import jax
 
+import jaxvff
+
 
 def machine() -> dict[str, str | int | None]:
     """Versions, devices, and the peak memory of this process in MB (None: unknown)."""
     return {
+        "jaxvff": jaxvff.__version__,
         "jax": jax.__version__,
         "python": sys.version.split()[0],
         "device": jax.local_devices()[0].device_kind,
