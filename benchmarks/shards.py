@@ -110,9 +110,14 @@ def copy(top: Path, index: int, shard: shards.Shard, jobs: list) -> None:
     (top / f"{attempt.name}.done").touch()
 
 
-def overhead(top: Path, name: str, *overrides: str, n: int = 9) -> None:
+def overhead(top: Path, name: str, steps: int, *overrides: str, n: int = 9) -> None:
     """Train shards of one iteration: all that they cost is what comes with a shard."""
-    asked = ["total_steps=1", "eval_interval=1", f"seeds={4 * n}", f"run_dir={top / name}"]
+    asked = [
+        f"total_steps={steps}",
+        f"eval_interval={steps}",
+        f"seeds={4 * n}",
+        f"run_dir={top / name.replace(' ', '')}",
+    ]
     folder, jobs = runs.new_run([*overrides, *asked], elsewhere=True)
     plan = shards.make(folder, jobs, n)
     ends: list[tuple[float, float]] = [now()]
@@ -192,8 +197,8 @@ def run() -> None:
                 float(asked.get("every", 20)),
             )
             return
-        overhead(Path(name), "matrix, QMIX", "method=qmix")
-        overhead(Path(name), "3m, replay, QMIX", "env=smax/3m", "method=qmix", "learner=replay")
+        overhead(Path(name), "matrix game", 1, "method=qmix")
+        overhead(Path(name), "3m with replay", 4064, "env=smax/3m", "method=qmix", "learner=replay")
         planning(Path(name))
         listing(Path(name), int(asked.get("listed", 100_000)))
         merging(Path(name), int(asked.get("seeds", 4096)), int(asked.get("shards", 64)))

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxvff.cli import progress
 from jaxvff.cli.main import main
 from jaxvff.core.errors import UserError
 from jaxvff.runs import checkpoint, execute, learned, leases, locks, merge, shards, work
@@ -462,6 +463,28 @@ def test_a_preset_in_shards_has_the_rates_of_one_machine(tmp_path: Path) -> None
     names = {p.relative_to(whole) for p in whole.rglob("*") if "checkpoint" not in p.parts}
     lacking = names - {p.relative_to(big) for p in big.rglob("*")}
     assert {p.name for p in lacking} <= {locks.NAME}
+
+
+@pytest.mark.slow
+def test_table1_in_shards_has_its_own_page(tmp_path: Path, capsys) -> None:
+    """With two of its methods: all that says so is the command that the plan is of."""
+    asked = [*TINY[1:], "sweep.method=[vdn,nmqmix]", "sweep.env=[matrix/a,matrix/b]", "seeds=4"]
+    command = "reproduce table1"
+    whole, jobs = runs.new_run([*asked, f"run_dir={tmp_path / 'whole'}"], command=command)
+    assert progress.train_and_show(whole, jobs, command=command, resume=False) == 0
+    big, jobs = runs.new_run(
+        [*asked, f"run_dir={tmp_path / 'big'}"], command=command, elsewhere=True
+    )
+    shards.make(big, jobs, 4)
+    assert main(["work", str(big)]) == 0
+    capsys.readouterr()
+    assert main(["merge", str(big)]) == 0
+    assert "Table 1 over 4 seeds" in capsys.readouterr().out
+    assert (big / "table1.png").exists()
+    mine, other = (json.loads((x / "table1.json").read_text())["results"] for x in (big, whole))
+    assert [r["paper"] for r in mine] == [r["paper"] for r in other]
+    assert [r["share_by_step"] for r in mine] == [r["share_by_step"] for r in other]
+    assert [r["rates"] for r in mine] == [r["rates"] for r in other]
 
 
 @pytest.mark.slow

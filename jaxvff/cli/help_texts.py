@@ -172,6 +172,7 @@ folder (run_dir=) jaxvff work <folder> trains them; docs/scale.md.
 
 WORK = """\
 usage: jaxvff work <folder> [wait=false] [retry=true] [trust=true]
+       jaxvff work <folder> processes=auto       on every host of a TPU pod
 
 Takes the next free shard of a plan until none is left, and goes on with those whose worker is dead.
 Start as many as you like, on any machine that sees the folder; kill them, add more.
@@ -179,6 +180,8 @@ Start as many as you like, on any machine that sees the folder; kill them, add m
   wait=false    end when no shard is free, though others may yet leave theirs
   retry=true    take shards that failed, too, each once
   plan=<id>     refuse another plan than this one
+  processes=<n> process=<i> coordinator=<host>:<port>   one of n JAX processes that start together;
+                auto: JAX asks the pod or the cluster. Each trains its slice; process 0 merges
 Ctrl-C, SIGTERM and SIGUSR2 (Slurm's warning) save a checkpoint and free the shard.
 """
 
