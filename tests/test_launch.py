@@ -243,9 +243,9 @@ def test_a_launch_that_cannot_be_says_why_and_starts_nothing(
     assert "finds no sbatch on the path" in refused(capsys, *slurm, "time=10")
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setitem(sys.modules, "submitit", None)
-    assert "pip install 'jaxvff[slurm]'" in refused(capsys, *slurm, "time=10")
+    assert "uv sync --extra slurm" in refused(capsys, *slurm, "time=10")
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert "pip install 'jaxvff[ray]'" in refused(capsys, "launch", folder, "on=ray")
+    assert "uv sync --extra ray" in refused(capsys, "launch", folder, "on=ray")
     assert list((plan_only / "shards").iterdir()) == []
 
 

@@ -253,7 +253,7 @@ def test_a_missing_package_is_told_before_anything_happens(
     with pytest.raises(UserError) as error:
         run(tmp_path / "run", override)
     assert str(error.value).startswith(override)
-    assert f"pip install 'jaxvff[{extra}]'" in str(error.value)
+    assert f"uv sync --extra {extra}" in str(error.value)
     assert not (tmp_path / "run").exists()
 
 

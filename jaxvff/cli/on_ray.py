@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jaxvff.cli.launch import Engine, Order, begin, end, number
-from jaxvff.core.errors import UserError
+from jaxvff.core.errors import UserError, extra
 
 WORKERS = 16
 CONNECT_S = 5.0
@@ -38,7 +38,7 @@ def start(order: Order) -> int:
     try:
         import ray
     except ImportError as error:
-        raise UserError("on=ray needs Ray; pip install 'jaxvff[ray]'") from error
+        raise UserError(f"on=ray needs Ray; {extra('ray')}") from error
     address = order.options.get("address", "auto")
     _check_reachable(address)
     try:

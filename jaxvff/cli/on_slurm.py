@@ -16,7 +16,7 @@ import time
 from typing import Any
 
 from jaxvff.cli.launch import LOGS, Engine, Order, begin, number
-from jaxvff.core.errors import UserError
+from jaxvff.core.errors import UserError, extra
 
 LOOK_S = 0.2
 WORKERS, WARN_S, MOST_REQUEUES = 16, 120, 100
@@ -96,7 +96,7 @@ def start(order: Order) -> int:
     try:
         import submitit
     except ImportError as error:
-        raise UserError("on=slurm needs submitit; pip install 'jaxvff[slurm]'") from error
+        raise UserError(f"on=slurm needs submitit; {extra('slurm')}") from error
     requeues = number(order, "requeue", MOST_REQUEUES)
     executor = submitit.AutoExecutor(
         order.folder / LOGS / "slurm", cluster="slurm", slurm_max_num_timeout=requeues

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jaxvff.cli.start import importing
+from jaxvff.core.errors import UserError, extra
 
 
 def run(args: list[str]) -> int:
@@ -22,7 +23,12 @@ def run(args: list[str]) -> int:
             TimeRemainingColumn,
         )
 
-        from jaxvff.lab import questions, report
+        try:
+            from jaxvff.lab import questions, report
+        except ImportError as error:
+            raise UserError(
+                f"stability needs solvers, and {error.name} cannot be imported; {extra('lab')}"
+            ) from error
         from jaxvff.runs.folder import new_folder
     folder = new_folder(asked.run_dir, f"stability_{asked.name}")
     report.write_settings(folder, asked)

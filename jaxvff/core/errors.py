@@ -10,6 +10,14 @@ class UserError(ValueError):
     """A mistake in what the user asked for: says the value, the expectation and the remedy."""
 
 
+def extra(name: str) -> str:
+    """The remedy where the packages of an extra are missing; no index has jaxvff itself."""
+    return (
+        f"install the extra {name}: uv sync --extra {name} in a checkout, elsewhere "
+        f"pip install '<wheel of jaxvff>[{name}]'"
+    )
+
+
 def closest(value: object, names: Iterable[str]) -> str:
     """The remedy for an unknown name: the nearest one, or all of them."""
     names = list(dict.fromkeys(names))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 
-from jaxvff.core.errors import UserError
+from jaxvff.core.errors import UserError, extra
 from jaxvff.core.files import whole
 from jaxvff.core.types import EnvState
 from jaxvff.reports import records
@@ -62,8 +62,8 @@ def wish(options: Mapping[str, str]) -> Wish | None:
     suffix = "mp4" if render == "mp4" else "gif"
     if suffix == "mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
         raise UserError(
-            "render=mp4 needs the package imageio-ffmpeg, which cannot be imported; install it, or "
-            "jaxvff with its extra `mp4`, or write render=true for a GIF"
+            "render=mp4 needs the package imageio-ffmpeg, which cannot be imported; "
+            f"{extra('mp4')}, or write render=true for a GIF"
         )
     asked = Wish(numbers.get("seed"), numbers.get("episodes", 1), suffix)
     if asked.episodes < 1:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jaxvff.core.errors import UserError
+from jaxvff.core.errors import UserError, extra
 from jaxvff.core.files import write_text
 from jaxvff.reports import study
 from jaxvff.reports.study import Entry
@@ -144,8 +144,7 @@ def html(page: Page, *, renews: bool = False) -> str:
         import jinja2
     except ImportError as error:
         raise UserError(
-            "report needs the package jinja2, which cannot be imported; install jinja2, or jaxvff "
-            "with its extra `report`"
+            f"report needs the package jinja2, which cannot be imported; {extra('report')}"
         ) from error
     from jaxvff import __version__
 

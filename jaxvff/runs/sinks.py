@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from jaxvff.core.errors import UserError
+from jaxvff.core.errors import UserError, extra
 from jaxvff.core.files import file_name, write_text
 from jaxvff.settings.config import Config
 from jaxvff.settings.run_options import OTHER_SINKS
@@ -243,7 +243,7 @@ def check(config: Config) -> None:
             shown = str(asked).lower() if isinstance(asked, bool) else asked
             raise UserError(
                 f"{name}={shown} needs the package {package}, which cannot be imported; "
-                f"pip install 'jaxvff[{name}]'"
+                f"{extra(name)}"
             ) from error
     if config.sink is not None:
         OTHER_SINKS[config.sink]

@@ -68,12 +68,12 @@ class OutputOptions:
     tensorboard: bool = option(
         False,
         "also event files in <run_dir>/tensorboard, a folder per sweep value and seed; "
-        "pip install 'jaxvff[tensorboard]'",
+        "needs the extra tensorboard",
     )
     wandb: str | None = option(
         None,
         "a project of Weights & Biases: also a run per seed there, in a group per run folder; "
-        "pip install 'jaxvff[wandb]', WANDB_MODE=offline is honoured",
+        "needs the extra wandb; WANDB_MODE=offline is honoured",
     )
     sink: str | None = option(
         None,

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from jaxvff.core.errors import UserError, check_name
+from jaxvff.core.errors import UserError, check_name, extra
 
 if TYPE_CHECKING:
     import jax
@@ -62,8 +62,7 @@ def topology(name: str) -> Topology:
         import libtpu
     except ImportError as error:
         raise UserError(
-            f"for=tpu-{name} needs the compiler of TPUs, libtpu (Linux, x86); from a checkout: "
-            "uv sync --extra tpu, elsewhere: pip install libtpu"
+            f"for=tpu-{name} needs the compiler of TPUs, libtpu (Linux, x86); {extra('tpu')}"
         ) from error
     os.environ |= {
         "JAX_PLATFORMS": "cpu",
