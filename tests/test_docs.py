@@ -402,3 +402,25 @@ def test_the_commands_of_the_first_page_do_what_it_says(tmp_path: Path) -> None:
     assert "qplex" in report
     assert "runs/nmqmix" in report
     assert list((tmp_path / "runs" / "3m").glob("greedy_*.gif"))
+
+
+@pytest.mark.slow
+def test_the_python_example_of_the_readme_runs(tmp_path: Path) -> None:
+    """As it stands, but shorter; the line that stands for a loop of one's own is played once."""
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    short = example.replace("seeds=4)", "seeds=1, total_steps=9000, eval_interval=9000)")
+    assert short != example
+    loop = (
+        "import numpy as np\n"
+        "n, layout = 1, policy.layout\n"
+        "obs = np.zeros((n, layout.n_agents, layout.obs_size))\n"
+        "avail = np.ones((n, layout.n_agents, layout.n_actions), bool)\n"
+    )
+    before, line = short.split("# actions = ")
+    code = f"{before}{loop}actions = {line}print(actions.shape)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "vdn on smax/3m" in done.stdout
+    assert done.stdout.endswith("(1, 3)\n")
