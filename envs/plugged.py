@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import jax
@@ -51,9 +51,11 @@ def _options(reference: str, found: Callable, base: type | None) -> type:
     def check_all(self: object) -> None:
         check(self, "env.")
 
+    taken = () if base is None else TEAM_FIELDS
     fields = [
-        (name, annotation, option(default, f"argument of {reference}"))
+        (name, annotation, _option(default, f"argument of {reference}"))
         for name, annotation, default in _arguments(found)
+        if name not in taken
     ]
     return dataclasses.make_dataclass(
         "Options",
@@ -63,6 +65,14 @@ def _options(reference: str, found: Callable, base: type | None) -> type:
         frozen=True,
         kw_only=True,
     )
+
+
+def _option(default: object, text: str) -> Any:
+    """An option; arrays and other mutable defaults are handed on as they are."""
+    if default is dataclasses.MISSING or isinstance(default, (list, dict, Hashable)):
+        return option(default, text)
+    metadata = option(None, text).metadata
+    return dataclasses.field(default_factory=lambda: default, metadata=metadata)
 
 
 def _arguments(found: Callable) -> Iterator[tuple[str, object, object]]:
@@ -81,8 +91,11 @@ def _arguments(found: Callable) -> Iterator[tuple[str, object, object]]:
 
 def _made(reference: str, found: Callable, given: Any) -> Env | HostEnv:
     """The environment with a user's options."""
-    arguments = vars(given).copy()
-    team = {name: arguments.pop(name) for name in TEAM_FIELDS if isinstance(given, TeamOptions)}
+    values = vars(given)
+    team = {name: values[name] for name in TEAM_FIELDS if isinstance(given, TeamOptions)}
+    own = [name for name, _, _ in _arguments(found)]
+    # A class may have an argument of a name that TeamOptions has; unset, it keeps its own default.
+    arguments = {name: values[name] for name in own if name not in team or team[name] is not None}
     try:
         made = found(**arguments)
     except (TypeError, ValueError) as error:

@@ -173,10 +173,10 @@ def moved(env: Env, n: int):
 @pytest.mark.parametrize("name", ["MPE_simple_spread_v3", "MPE_simple_reference_v3", "overcooked"])
 def test_what_jaxmarl_can_draw_becomes_a_gif(name: str, tmp_path: Path, capfd) -> None:
     env = jaxmarl.make(jaxmarl.Options(name=name, team_reward="sum"))
-    state, obs = moved(env, 4)
+    state, *others = moved(env, 4)
     if name.startswith("MPE"):
         state = state.replace(step=np.arange(4))
-    env.render((state, obs), tmp_path / "x.gif", "return 1.00, 3 steps")
+    env.render((state, *others), tmp_path / "x.gif", "return 1.00, 3 steps")
     with Image.open(tmp_path / "x.gif") as image:
         assert image.n_frames == 4
         assert durations(image)[-1] > 1900

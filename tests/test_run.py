@@ -109,7 +109,7 @@ def test_a_run_can_be_made_longer(straight: Path, tmp_path: Path, capsys) -> Non
     assert metrics(folder)[:5] == metrics(straight)
     assert [line["step"] for line in metrics(folder)][-1] == 240
     assert main(["train", f"resume={folder}", "lr=1"]) == 2
-    assert "only total_steps, tensorboard, wandb can" in capsys.readouterr().err
+    assert "only total_steps, tensorboard, wandb, sink can" in capsys.readouterr().err
 
 
 def test_evaluate_prints_the_table_of_the_checkpoint(straight: Path, capsys) -> None:

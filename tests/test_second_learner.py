@@ -90,7 +90,7 @@ def noise(key: Array, like: Params) -> Params:
 def second_learner() -> Iterator[None]:
     """What is asked for as `learner=replay` is the learner of this file."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(LEARNERS._rows, "replay", f"{__name__}:make")
+        patch.setitem(LEARNERS.own, "replay", f"{__name__}:make")
         yield
 
 

@@ -208,4 +208,6 @@ def test_shards_of_a_warm_run_give_what_one_machine_gives(
     capsys.readouterr()
     one, many = lines(tmp_path / "whole"), lines(tmp_path / "plan")
     assert [line["test_return"] for line in one] == [line["test_return"] for line in many]
-    assert [line["max_error"] for line in one] == [line["max_error"] for line in many]
+    # Where a shard has a lane for each device it is another program than the whole run's.
+    errors = ([line["max_error"] for line in lines] for lines in (one, many))
+    np.testing.assert_allclose(*errors, rtol=1e-5)

@@ -50,7 +50,9 @@ class Agent:
 
     def utilities(self, obs: npt.ArrayLike, is_first: np.ndarray | None = None) -> np.ndarray:
         """The values `[n, U]` of this agent's actions; it remembers what it has seen."""
-        net, begins = self.net, self.begins if is_first is None else self.begins | is_first
+        net, begins = self.net, self.begins
+        if is_first is not None:
+            begins = begins | np.asarray(is_first, bool)
         self.begins = np.zeros_like(begins)
         parts = [np.asarray(obs, np.float32)]
         if net["last_action"]:

@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from jaxvff.core.errors import UserError
+from jaxvff.runs import locks
 from jaxvff.runs.files import METRICS_FILE, TABLE_FILE, TIMING_FILE
 
 HOST = "127.0.0.1"  # nobody on the network sees it
@@ -39,7 +40,7 @@ def served(page: Callable[[], str], port: int) -> Iterator[str]:
 
         def _answer(self, *, with_body: bool) -> None:
             # Another name for this machine is another site, whose pages may not read this one.
-            named = self.headers.get("Host", "").rpartition(":")[0] in (HOST, "localhost")
+            named = self.headers.get("Host", "").partition(":")[0] in (HOST, "localhost")
             if not named or self.path.partition("?")[0] not in ("/", "/index.html"):
                 self.send_error(404 if named else 403)
                 return
@@ -79,7 +80,7 @@ def renew(
     write: Callable[[], object],
     goes_on: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Write a page anew whenever the files of its runs have changed.
+    """Write a page, and anew whenever its runs have reported, ended or begun.
 
     Args:
       paths: run folders and files.
@@ -87,25 +88,26 @@ def renew(
       write: writes the page.
       goes_on: asked before each look.
     """
-    seen = _state(paths)
+    seen: object = None
     while goes_on():
-        time.sleep(every_s)
         now = _state(paths)
-        if now == seen:
-            continue
-        try:
-            write()
-            seen = now
-        except UserError as error:  # a run that begins anew, say: the page of before stays
-            print(f"jaxvff: {error}", file=sys.stderr)
+        if now != seen:
+            try:
+                write()
+                seen = now
+            except (UserError, OSError) as error:  # a run that begins anew, a full disk: the page
+                print(f"jaxvff: {error}", file=sys.stderr)  # of before stays
+        time.sleep(every_s)
 
 
-def _state(paths: Sequence[Path]) -> list[tuple[str, int, int]]:
-    """What tells that a run has written: its files, their sizes and times."""
+def _state(paths: Sequence[Path]) -> list[tuple[object, ...]]:
+    """What tells that a run goes on or has written: its lock; its files, their sizes and times."""
     files = [path for path in paths if path.is_file()]
     for path in paths:
         files += [f for name in READ for f in (path / name, *path.glob(f"*/{name}"))]
-    found = []
+    found: list[tuple[object, ...]] = [
+        (str(path), locks.held(path)) for path in paths if path.is_dir()
+    ]
     for file in files:
         try:
             about = file.stat()

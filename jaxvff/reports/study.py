@@ -356,8 +356,10 @@ def _learned(record: Mapping[str, Any]) -> Learned | None:
 def _table(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """The records of a table.json by label, method and environment, and the machine."""
     content = _json(path)
-    results = content.get("results", ())
-    records = {_key(r["sweep"], r["method"], r["env"]): r for r in results}
+    try:
+        records = {_key(r["sweep"], r["method"], r["env"]): r for r in content.get("results", ())}
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); restore it, or train again") from error
     return records, content.get("machine", {})
 
 
@@ -376,7 +378,10 @@ def _json(path: Path) -> dict[str, Any]:
       UserError: it is damaged.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("no JSON object")
+        return content
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

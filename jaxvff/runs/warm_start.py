@@ -163,7 +163,7 @@ def _size(shape: list[int] | None) -> str:
 
 
 def _copy(folder: Path, asked: Config) -> Path:
-    """Where the copy is; sources of one name do not meet."""
-    source = str(asked.init_from)
-    digest = hashlib.sha256(source.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    return folder / f"{digest}_{file_name(Path(source).name, 100)}.safetensors"
+    """Where the copy is; neither sources of one name meet, nor what two methods take of one."""
+    what = f"{asked.init_from}\n{asked.method['name']}"
+    digest = hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return folder / f"{digest}_{file_name(Path(str(asked.init_from)).name, 100)}.safetensors"
