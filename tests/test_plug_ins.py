@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
@@ -16,6 +18,7 @@ import yaml
 import jaxvff
 from jaxvff.cli.main import main
 from jaxvff.core import registry
+from jaxvff.settings import build
 
 PACKAGE = Path(__file__).parent / "plugin"
 SMALL = {"hidden_dim": 16, "seeds": 2, "batch_size": 16, "learn_start": 16, "buffer_size": 64,
@@ -105,6 +108,24 @@ def test_a_game_of_an_installed_package_is_played_by_workers(
     )  # fmt: skip
     assert run.results.columns["test_length"].tolist() == [4]
     assert run.results.columns["test_return"][0] > 3.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("asked", "longest"), [({}, 7), ({"env.max_steps": 4}, 4)])
+def test_a_class_with_a_length_of_its_own_is_made_with_the_users(
+    asked: dict, longest: int, installed: Path
+) -> None:
+    env = build.environment({"kind": "vff_extras.games:Timed"} | _of_env(asked))
+    state, steps, over = env.reset(jax.random.key(0), ()), 0, False
+    while not over:
+        state, outcome = env.step(jax.random.key(1), state, jnp.zeros(2, int), ())
+        steps, over = steps + 1, bool(outcome.terminated | outcome.truncated)
+        assert not outcome.terminated
+    assert steps == longest
+
+
+def _of_env(asked: dict) -> dict:
+    return {key.removeprefix("env."): value for key, value in asked.items()}
 
 
 REFUSED = {

@@ -141,6 +141,20 @@ def test_a_warm_run_that_never_began_can_begin_without_its_source(
     assert lines(tmp_path / "run") == lines(tmp_path / "straight")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("methods", ["qmix,vdn", "vdn,qmix"])
+def test_two_methods_that_begin_with_one_run_keep_what_each_of_them_takes(
+    methods: str, source: Path, tmp_path: Path
+) -> None:
+    asked = [*once([*TINY, f"init_from={source}"]), f"sweep.method=[{methods}]"]
+    asked = [o for o in asked if not o.startswith("method=")]
+    folder, jobs = runs.new_run([*asked, f"run_dir={tmp_path / 'run'}"])
+    _, again = runs.old_run(folder)
+    assert [job.fingerprint() for job in again] == [job.fingerprint() for job in jobs]
+    sets = [{name.partition("/")[0] for name in job.values[0].start.leaves} for job in again]
+    assert sorted(map(len, sets)) == [1, 2]  # of the other method the utility networks alone
+
+
 def test_a_fingerprint_knows_the_parameters(source: Path, tmp_path: Path) -> None:
     (job,) = warm_started(source, tmp_path / "run")
     begin = job.values[0].start

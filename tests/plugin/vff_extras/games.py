@@ -101,6 +101,22 @@ class Line:
     step = step_env
 
 
+MARKS = jnp.zeros(2)
+
+
+class Timed(Line):
+    """A line that ends by itself, after its own `max_steps`."""
+
+    def __init__(self, max_steps: int = 7, marks: Array = MARKS) -> None:
+        super().__init__()
+        self.max_steps, self.marks = max_steps, marks
+
+    def step_env(self, key: Array, state: Walk, actions: dict[str, Array]) -> tuple:
+        """One move each, until the time is up."""
+        obs, state, reward, _, info = super().step_env(key, state, actions)
+        return obs, state, reward, {"__all__": state.step >= self.max_steps}, info
+
+
 class Params(NamedTuple):
     """Of gymnax."""
 
