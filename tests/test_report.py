@@ -121,6 +121,33 @@ def outline(text: str) -> Outline:
     return out
 
 
+@pytest.mark.parametrize(
+    ("wish", "says"),
+    [
+        (page.Wish((), "test_typo"), "score='test_typo' is unknown"),
+        (page.Wish((), "regret"), "score=regret is better where it is smaller"),
+        (page.Wish(("typo",), None), "curves='typo' is unknown"),
+    ],
+)
+def test_what_was_not_measured_is_neither_drawn_nor_compared(
+    wish: page.Wish, says: str, tmp_path: Path
+) -> None:
+    folder = run_folder(tmp_path / "a", ({}, config()))
+    with pytest.raises(UserError, match=says):
+        page.gather([folder], wish)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("table.json", "[]"), ("table.json", '{"results": [{}]}'), ("timing.json", "[1]")],
+)
+def test_a_damaged_file_of_a_run_is_told(name: str, content: str, tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "a", ({}, config()))
+    (folder / name).write_text(content)
+    with pytest.raises(UserError, match=rf"{name} cannot be read"):
+        page.gather([folder])
+
+
 def test_a_curve_is_the_iqm_over_seeds_with_the_interval_of_the_statistics(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "a", ({}, config()))
     (task,) = page.gather([folder]).tasks

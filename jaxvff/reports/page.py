@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jaxvff.core.errors import UserError, extra
+from jaxvff.core.errors import UserError, check_name, extra
 from jaxvff.core.files import write_text
 from jaxvff.reports import study
 from jaxvff.reports.study import Entry
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FILE = "index.html"
 TEMPLATE = "page.html.jinja"
+SMALLER_IS_BETTER = ("regret", "max_error", "loss", "td_error_abs")
 LONGEST_VALUE = 60  # characters of a setting
 
 
@@ -99,6 +100,29 @@ def save(text: str, out: Path) -> Path:
     return out / FILE
 
 
+def _check(wish: Wish, entries: Sequence[Entry]) -> None:
+    """Hold what is asked for against what was measured.
+
+    Raises:
+      UserError: no run has such a curve or score, or a score is better where it is smaller.
+    """
+    numbers = (item for e in entries for line in e.lines for item in line.items())
+    curves = {name for name, value in numbers if _is_measure(value)}
+    for name in wish.metrics:
+        check_name(name, sorted(curves), "curves")
+    if wish.score in SMALLER_IS_BETTER:
+        raise UserError(
+            f"score={wish.score} is better where it is smaller, and the larger score is taken for "
+            "the better one here; choose another, such as score=test_return"
+        )
+    if wish.score is not None:
+        check_name(wish.score, sorted({name for e in entries for name in e.final}), "score")
+
+
+def _is_measure(value: object) -> bool:
+    return isinstance(value, list) and any(isinstance(x, (int, float)) for x in value)
+
+
 def gather(paths: Sequence[Path], wish: Wish = PLAIN) -> Page:
     """What a report shows of runs.
 
@@ -114,6 +138,7 @@ def gather(paths: Sequence[Path], wish: Wish = PLAIN) -> Page:
             f"{', '.join(map(str, paths))}: nothing has been reported yet; wait for the first "
             "report of a run, or merge the shards of a plan"
         )
+    _check(wish, entries)
     groups = study.by_task(entries)
     named = [
         (task, name, entry)

@@ -30,9 +30,8 @@ MOST_REPORTS = 40  # of a curve that are drawn, evenly spread; the last one is a
 RESAMPLES = 200  # of the bands of curves; final scores have statistics.interval's
 MOST_COMPARED = 12  # methods in a table of pairs
 N_THRESHOLDS = 101  # of a performance profile
-MOST_PAYOFFS = 4  # learned tables that are open
 WIN_RATE, RETURN = "test_win_rate", "test_return"
-SCORE_NAMES = {WIN_RATE: "greedy win rate", RETURN: "greedy return", "regret": "regret"}
+SCORE_NAMES = {WIN_RATE: "greedy win rate", RETURN: "greedy return"}
 LENGTH = "test_length"
 AT = ("method", "env_steps")  # the first columns of the data of curves
 
