@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 # Tests compile a hundred small programs and run each for a moment: half the time goes without
 # LLVM's optimisation. The training loop asks for its own level (training/program.py) and keeps it.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 
 # Tests compile what they test; tests/test_compilation_cache.py asks for the cache.
 os.environ["JAXVFF_CACHE"] = "off"
+
+# Files whose tests start processes and wait for them, or take minutes: they go first, so that
+# nobody waits for one of them at the end.
+FIRST = ("test_launch", "test_docs", "test_lowest_versions", "test_program", "test_drills",
+         "test_shards", "test_processes", "test_run", "test_host", "test_learning")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files; the tests of each stay in order."""
+    items.sort(key=lambda item: item.path.stem not in FIRST)
