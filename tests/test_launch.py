@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import yaml
 
+from jaxvff.cli import on_local
 from jaxvff.cli.main import main
 from jaxvff.runs import leases
 from jaxvff.runs.leases import OWNER, Shelf
@@ -103,6 +104,14 @@ def alive(process: int) -> bool:
         return False
 
 
+def age_s(process: int) -> float:
+    """Seconds since a process began; 0 if it is gone."""
+    try:
+        return time.time() - Path(f"/proc/{process}").stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def wait_until(true: Callable[[], object], what: str) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not true():
@@ -119,18 +128,22 @@ def test_after_up_to_20_random_kills_no_seed_is_lost_and_none_is_there_twice(
     launch = subprocess.Popen(
         [*JAXVFF, "launch", str(folder), "on=local", "workers=2"], stdout=log, stderr=log
     )
-    killed = 0
+    killed = short = 0
     try:
         while killed < 20 and launch.poll() is None:
             time.sleep(draw.uniform(0.3, 3))
-            if victims := running(folder):
-                os.kill(draw.choice(victims), signal.SIGKILL)
+            # Of very young ones only as many as `launch` does not take for workers that cannot begin.
+            least_s = 0 if short < on_local.MOST_SHORT else on_local.FEWEST_S
+            if victims := [p for p in running(folder) if age_s(p) > least_s]:
+                victim = draw.choice(victims)
+                short += age_s(victim) <= on_local.FEWEST_S + 0.5
+                os.kill(victim, signal.SIGKILL)
                 killed += 1
         assert launch.wait(PATIENCE_S) == 0, (tmp_path / "launch.txt").read_text()
     finally:
         launch.terminate()
     print(f"{killed} kills, {len(list((folder / 'shards').glob('*.[0-9]')))} attempts")
-    assert killed >= 10  # a fast machine is through before the twentieth
+    assert killed >= 5  # a fast machine is through before the twentieth
     assert seeds_done(folder) == dict.fromkeys(range(64), 1)
     assert merged(folder) == undisturbed
 
@@ -173,16 +186,12 @@ def test_workers_end_with_their_launcher(tmp_path: Path) -> None:
 
 
 def test_a_worker_has_its_share_of_the_cores(monkeypatch) -> None:
-    from jaxvff.cli import on_local
-
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 2, 3, 5, 7})
     assert [on_local.share(i, 2) for i in range(2)] == [[0, 3, 7], [2, 5]]
     assert [on_local.share(i, 6) for i in range(6)] == [[0], [2], [3], [5], [7], [0]]
 
 
 def test_gpus_are_those_that_the_environment_leaves(monkeypatch) -> None:
-    from jaxvff.cli import on_local
-
     monkeypatch.setenv("JAX_PLATFORMS", "")
     for text, found in (("0,3", ["0", "3"]), ("", []), ("-1", []), ("GPU-1a", ["GPU-1a"])):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", text)

@@ -46,7 +46,7 @@ class _Slot:
         self._order, self._index = order, index
         self._env = {"CUDA_VISIBLE_DEVICES": devices[index % len(devices)]} if devices else {}
         self._cores = [] if devices else share(index, n)
-        self._short_lives = 0
+        self._short_lives, self._given_up = 0, False
         self._ended: float | None = None
         self._process = self._begin()
 
@@ -55,6 +55,8 @@ class _Slot:
         code = self._process.poll()
         if code is None:
             return True
+        if self._given_up:
+            return False
         if not (again and code < 0 and self._order.left()):  # < 0: killed
             return False
         if self._ended is None:
@@ -63,6 +65,7 @@ class _Slot:
             self._short_lives = self._short_lives + 1 if short else 0
         if self._short_lives > MOST_SHORT:
             print(f"worker {self._index} dies as soon as it begins; see its log", flush=True)
+            self._given_up = True
             return False
         if time.monotonic() - self._began > FEWEST_S:
             name = signal.Signals(-code).name
