@@ -50,7 +50,7 @@ def of_run(folder: Path, jobs: Sequence[Job], seed: int | None, sweep: Mapping[s
         _check_decentralised(name, model)
         trained = learned.newest(runs.job_folder(folder, jobs, chosen.job), job, program)
         if trained is None:
-            raise UserError(f"{folder} has no checkpoint yet; wait for one or train again")
+            raise learned.none_yet(folder)
         state = trained.carry.state
         acting = program.learner.acting(state.learner)
         params = jax.tree.map(lambda x: np.asarray(x)[chosen.lane], dict(acting))

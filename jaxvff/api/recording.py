@@ -68,7 +68,7 @@ def record(
     with learned.open_program(job) as program:
         trained = learned.newest(runs.job_folder(folder, jobs, chosen.job), job, program)
         if trained is None:
-            raise UserError(f"{folder} has no checkpoint yet; wait for one or train again")
+            raise learned.none_yet(folder)
         model = program.learner.model
         acting = program.learner.acting(trained.carry.state.learner)
         params, env_params = jax.tree.map(

@@ -45,7 +45,7 @@ class Run:
     @functools.cached_property
     def configs(self) -> list[Config]:
         """The settings of every sweep value."""
-        return [value.config for part in self._parts for value in sweeps.expand(part)]
+        return sweeps.configs(self._parts)
 
     @functools.cached_property
     def jobs(self) -> list[Job]:
@@ -69,7 +69,7 @@ class Run:
         from jaxvff.runs import checkpoint
         from jaxvff.runs.learned import CHECKPOINTS
 
-        newest = [checkpoint.latest(files / CHECKPOINTS) for files, _ in self._files()]
+        newest = [checkpoint.latest(files / CHECKPOINTS) for files, _ in self.files()]
         return all(
             path is not None and int(path.name) >= job.config.n_iterations
             for path, job in zip(newest, self.jobs, strict=True)
@@ -94,7 +94,7 @@ class Run:
         from jaxvff.runs import metrics_file
         from jaxvff.runs.files import METRICS_FILE
 
-        paths = [files / METRICS_FILE for files, _ in self._files()]
+        paths = [files / METRICS_FILE for files, _ in self.files()]
         lines = (line for path in paths if path.exists() for line in metrics_file.read(path))
         return results.curves(lines)
 
@@ -107,14 +107,15 @@ class Run:
         from jaxvff.api import evaluation
         from jaxvff.api.results import Results
         from jaxvff.reports import records
+        from jaxvff.runs import learned
 
         found = []
-        for files, job in self._files():
+        for files, job in self.files():
             with evaluation.of_job(files, job) as evaluated:
                 if evaluated is not None:
                     found += [records.of(result) for result in evaluated.results]
         if not found:
-            raise UserError(f"{self.folder} has no checkpoint yet; wait for one or train again")
+            raise learned.none_yet(self.folder)
         return Results(found)
 
     def policy(self, seed: int | None = None, sweep: Mapping[str, Any] | None = None) -> Policy:
@@ -205,12 +206,12 @@ class Run:
     def _curves(self) -> Iterator[Curve]:
         from jaxvff.reports import records
 
-        folders = [(value.label, files) for files, job in self._files() for value in job.values]
+        folders = [(value.label, files) for files, job in self.files() for value in job.values]
         for record in self.results:  # fewer than jobs, where some have not run yet
             (files,) = (files for label, files in folders if label == record.sweep)
             yield records.curve(files, record)
 
-    def _files(self) -> list[tuple[Path, Job]]:
+    def files(self) -> list[tuple[Path, Job]]:
         """The folder of each job, and the job."""
         from jaxvff.runs import folder as runs
 

@@ -102,12 +102,12 @@ def request(
       UserError: a mistake.
     """
     resume = Path(own["resume"]) if "resume" in own else None
-    trusted = trusted or trust_.wish(own.get("trust"))
+    trusted = trusted or overrides.flag(own, "trust")
     if trusted and resume is None:
         raise UserError("trust=true is for the code that a run folder names; add resume=<folder>")
     parts = [given] if parts is None else parts
     saved = parts if resume is None else run_file.read(resume, command)[1]
-    configs = [value.config for part in saved for value in sweep.expand(part)]
+    configs = sweep.configs(saved)
     return Request(command, parts, given, resume, trusted, configs)
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jaxvff.api import run as runs
 from jaxvff.cli.start import importing
 from jaxvff.core.errors import UserError
-from jaxvff.runs import run_file, trust
 from jaxvff.settings import diagnosis as options
-from jaxvff.settings import overrides, sweep
+from jaxvff.settings import overrides
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,23 +28,22 @@ def run(args: list[str]) -> int:
     if "run" not in own or rest:
         keys = "=, ".join((*options.KEYS, "trust"))
         raise UserError(f"diagnose takes run=<run folder>, {keys}= and no more")
-    folder, trusted = Path(own.pop("run")), trust.wish(own.pop("trust", None))
-    asked = options.read(own)
-    configs = [value.config for part in run_file.read(folder)[1] for value in sweep.expand(part)]
-    with importing(configs[0]):
-        if not trusted:
-            trust.check(folder, configs)
+    trusted = overrides.flag(own, "trust")
+    asked = options.read({key: text for key, text in own.items() if key in options.KEYS})
+    trained = runs.load(own["run"], trust=trusted)
+    folder = trained.folder
+    with importing(trained.configs[0]):
+        jobs = trained.files()
 
         from rich.console import Console
 
         from jaxvff.reports import diagnosis
-        from jaxvff.runs import folder as runs
+        from jaxvff.runs import learned
 
-        _, jobs = runs.old_run(folder)
     console = Console()
-    found = _found(console, folder, jobs, asked)
+    found = _found(console, jobs, asked)
     if not found:
-        raise UserError(f"{folder} has no checkpoint yet; wait for one or train again")
+        raise learned.none_yet(folder)
     diagnosis.write(folder, asked, found)
     with console.status("drawing"):
         from jaxvff.reports import diagnosis_picture  # matplotlib takes a second to import
@@ -57,7 +56,7 @@ def run(args: list[str]) -> int:
 
 
 def _found(
-    console: Console, folder: Path, jobs: Sequence[Job], asked: DiagnosisOptions
+    console: Console, files_and_jobs: Sequence[tuple[Path, Job]], asked: DiagnosisOptions
 ) -> list[Diagnosis]:
     """What is found of each job that has a checkpoint, under a progress bar; says what has none.
 
@@ -66,17 +65,15 @@ def _found(
     """
     from rich.progress import Progress
 
-    from jaxvff.runs import folder as runs
-
+    jobs = [job for _, job in files_and_jobs]
     refused = _refused(jobs)
     found: list[Diagnosis] = []
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("", total=sum(job.n_lanes for job in jobs))
-        for index, job in enumerate(jobs):
+        for index, (files, job) in enumerate(files_and_jobs):
             if index in refused:
                 _say(bar.console, f"left out: {refused[index]}")
             else:
-                files = runs.job_folder(folder, jobs, index)
                 found += _of_job(bar, task, files, job, asked)
             bar.update(task, completed=sum(job.n_lanes for job in jobs[: index + 1]))
     return found

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from pathlib import Path
 
+from jaxvff.api import run as runs
 from jaxvff.cli.start import importing
 from jaxvff.core.errors import UserError
-from jaxvff.runs import run_file, trust
-from jaxvff.settings import overrides, sweep
+from jaxvff.settings import overrides
 
 KEYS = ("render", "seed", "episodes", "trust")  # the first three: what is drawn, reports.gifs
 
@@ -18,26 +17,21 @@ def run(args: list[str]) -> int:
     rest, own = overrides.split(args, "run", *KEYS)
     if "run" not in own or rest:
         raise UserError(f"evaluate takes run=<run folder>, {'=, '.join(KEYS)}= and no more")
-    folder = Path(own["run"])
-    configs = [value.config for part in run_file.read(folder)[1] for value in sweep.expand(part)]
-    trusted = trust.wish(own.get("trust"))
-    with importing(configs[0]):
-        if not trusted:
-            trust.check(folder, configs)
+    trained = runs.load(own["run"], trust=overrides.flag(own, "trust"))
+    with importing(trained.configs[0]):
+        jobs = trained.files()
 
         from rich.console import Console
 
         from jaxvff.api import evaluation
         from jaxvff.reports import gifs, records, tables
-        from jaxvff.runs import folder as runs
+        from jaxvff.runs import learned
 
         drawn = gifs.wish(own)
         console, found, waiting = Console(), [], []
-        _, jobs = runs.old_run(folder)
         if drawn is not None:
-            gifs.check(jobs, drawn)
-    for index, job in enumerate(jobs):
-        files = runs.job_folder(folder, jobs, index)
+            gifs.check(trained.jobs, drawn)
+    for files, job in jobs:
         with ExitStack() as stack:
             with console.status(f"compiling and playing: {job.name}"):
                 played = stack.enter_context(evaluation.of_job(files, job))
@@ -49,7 +43,7 @@ def run(args: list[str]) -> int:
                 for line in gifs.gifs(files, job, played.program, played.trained, drawn):
                     console.print(line, soft_wrap=True, markup=False, highlight=False)
     if not found:
-        raise UserError(f"{folder} has no checkpoint yet; wait for one or train again")
+        raise learned.none_yet(trained.folder)
     tables.print_results(console, found)
     for files in waiting:
         console.print(f"{files} has no checkpoint yet", soft_wrap=True, markup=False)

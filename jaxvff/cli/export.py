@@ -7,7 +7,6 @@ from pathlib import Path
 from jaxvff.api import run as runs
 from jaxvff.cli.start import importing
 from jaxvff.core.errors import UserError
-from jaxvff.runs import trust
 from jaxvff.settings import overrides
 
 
@@ -22,7 +21,7 @@ def run(args: list[str]) -> int:
     if seed is not None and not seed.isdecimal():
         raise UserError(f"seed={seed} must be a whole number, such as 0")
     sweep = {o.key: o.value for o in overrides.parse(rest, typed=True)}
-    trained = runs.load(own["run"], trust=trust.wish(own.get("trust")))
+    trained = runs.load(own["run"], trust=overrides.flag(own, "trust"))
     with importing(trained.configs[0]):
         from jaxvff.policies import files
 

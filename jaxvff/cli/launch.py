@@ -15,8 +15,9 @@ from typing import NamedTuple
 from jaxvff.cli import planned, status
 from jaxvff.core.errors import UserError, check_name
 from jaxvff.core.registry import Registry
-from jaxvff.runs import shards, trust
+from jaxvff.runs import shards
 from jaxvff.runs.leases import Shelf, Standing
+from jaxvff.settings import overrides
 
 LOGS = "logs"  # in the folder of a plan: what its workers print
 _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG
@@ -90,8 +91,8 @@ def run(args: list[str]) -> int:
         folder.resolve(),
         plan.id,
         len(plan.shards),
-        trust.wish(own.get("trust")),
-        planned.flag(own, "retry", False),
+        overrides.flag(own, "trust"),
+        overrides.flag(own, "retry"),
         {key: own[key] for key in engine.keys if key in own},
     )
     if not order.left():

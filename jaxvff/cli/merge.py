@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from jaxvff.cli import planned
-from jaxvff.runs import locks, trust
+from jaxvff.runs import locks
+from jaxvff.settings import overrides
 
 KEYS = ("checkpoint", "trust")
 
@@ -11,8 +12,8 @@ KEYS = ("checkpoint", "trust")
 def run(args: list[str]) -> int:
     """Merge, and show the results."""
     folder, own = planned.arguments(args, "merge", KEYS)
-    checkpoints = planned.flag(own, "checkpoint", False)
-    with planned.opened(folder, trust.wish(own.get("trust"))) as found:
+    checkpoints = overrides.flag(own, "checkpoint")
+    with planned.opened(folder, overrides.flag(own, "trust")) as found:
         from rich.console import Console
 
         from jaxvff.cli.progress import show

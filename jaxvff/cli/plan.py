@@ -30,7 +30,7 @@ def run(args: list[str]) -> int:
 
 def _plan(command: str, parts: list[list[Override]], n_shards: int) -> int:
     # Before JAX is there: mistakes are answered at once.
-    configs = [value.config for part in parts for value in sweep.expand(part)]
+    configs = sweep.configs(parts)
     with importing(configs[0]):
         from jaxvff.runs import folder as runs
         from jaxvff.runs import memory, shards, trust

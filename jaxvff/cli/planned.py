@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -42,18 +42,6 @@ def arguments(args: list[str], command: str, keys: Sequence[str]) -> tuple[Path,
     return Path(args[0]), own
 
 
-def flag(own: Mapping[str, str], key: str, default: bool) -> bool:
-    """The value of a key that is true or false.
-
-    Raises:
-      UserError: something else.
-    """
-    text = own.get(key, str(default).lower())
-    if text not in ("true", "false"):
-        raise UserError(f"{key}={text} must be true or false")
-    return text == "true"
-
-
 @contextmanager
 def opened(folder: Path, trusted: bool, meeting: Meeting | None = None) -> Iterator[Planned]:
     """A plan, with JAX imported; refused where this machine would compute other numbers.
@@ -69,7 +57,7 @@ def opened(folder: Path, trusted: bool, meeting: Meeting | None = None) -> Itera
     plan = shards.read(folder)
     shards.check_versions(folder, plan.versions)
     command, parts = run_file.read(folder)
-    configs = [value.config for part in parts for value in sweep.expand(part)]
+    configs = sweep.configs(parts)
     with importing(configs[0], meeting) as place:
         if not trusted:
             trust.check(folder, configs)

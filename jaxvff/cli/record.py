@@ -5,7 +5,6 @@ from __future__ import annotations
 from jaxvff.api import run as runs
 from jaxvff.cli.start import importing
 from jaxvff.core.errors import UserError
-from jaxvff.runs import trust
 from jaxvff.settings import overrides
 
 NEEDED = ("run", "to", "episodes")
@@ -28,7 +27,7 @@ def run(args: list[str]) -> int:
     except ValueError as error:
         raise UserError(f"epsilon={own['epsilon']} must be a number in [0, 1]") from error
     sweep = {o.key: o.value for o in overrides.parse(rest, typed=True)}
-    trained = runs.load(own["run"], trust=trust.wish(own.get("trust")))
+    trained = runs.load(own["run"], trust=overrides.flag(own, "trust"))
     with importing(trained.configs[0]):
         means = trained.record(
             own["to"],

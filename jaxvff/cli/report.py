@@ -51,8 +51,7 @@ def arguments(args: list[str]) -> tuple[list[Path], dict[str, str]]:
             keys = f"; a key is one of {'=, '.join(KEYS)}=" if "=" in text else ""
             raise UserError(f"{text} does not exist; name a run folder, such as runs/mine{keys}")
     own = DEFAULTS | given
-    if own["watch"] not in ("true", "false"):
-        raise UserError(f"watch={own['watch']} must be true or false")
+    overrides.flag(own, "watch")
     if Path(own["out"]).is_file():
         raise UserError(f"out={own['out']} is a file; name a folder")
     _check_numbers(own, given)
@@ -86,10 +85,11 @@ def _watch(paths: list[Path], out: Path, wish: Wish, *, port: int, every_s: floa
         page.save(page.html(found), out)
         shown = page.html(found, renews=True)
 
+    seen = serving.state(paths)
     write()
     with serving.served(lambda: shown, port) as address:
         print(
             f"{address} shows {out / page.FILE}, renewed as runs go on; Ctrl-C ends it", flush=True
         )
-        serving.renew(paths, every_s, write)
+        serving.renew(paths, every_s, write, seen=seen)
     return 0

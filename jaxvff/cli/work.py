@@ -12,7 +12,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from jaxvff.cli import merge, planned
-from jaxvff.runs import shards, trust
+from jaxvff.runs import shards
+from jaxvff.settings import overrides
 from jaxvff.training import processes
 
 if TYPE_CHECKING:
@@ -24,8 +25,8 @@ KEYS = ("wait", "retry", "trust", "plan", *processes.KEYS)
 def run(args: list[str]) -> int:
     """Train; the exit code: 0 where nothing is left to do, 1 where shards failed."""
     folder, own = planned.arguments(args, "work", KEYS)
-    wait, retry = planned.flag(own, "wait", True), planned.flag(own, "retry", False)
-    trusted = trust.wish(own.get("trust"))
+    wait, retry = overrides.flag(own, "wait", True), overrides.flag(own, "retry")
+    trusted = overrides.flag(own, "trust")
     meeting = processes.meeting(own)
     planned.same_plan(folder, shards.read(folder), own.get("plan"))
     with planned.opened(folder, trusted, meeting) as found, _stopping() as stop:

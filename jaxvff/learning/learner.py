@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxvff.core.types import Array, Codec, EnvParams, Metrics, Params, Segment, Traced, Tree
 from jaxvff.losses.contract import Loss, Model, SegmentMemory
@@ -72,6 +73,18 @@ class Learner(NamedTuple):
     # (a fresh state, parameters as `acting` gives them) -> the state that begins with them, for
     # init_from=; None: the learner cannot
     with_params: Callable[[Tree, Params], Tree] | None = None
+
+
+def begin_with(optimizer: optax.GradientTransformation, state: Any, params: Params) -> Any:
+    """A learner's fresh state that begins with other parameters.
+
+    Args:
+      optimizer: of the learner.
+      state: a NamedTuple with `params`, `target_params` and `opt_state`.
+      params: as `Learner.acting` gives them.
+    """
+    target = jax.tree.map(jnp.copy, params)  # what is donated may not be there twice
+    return state._replace(params=params, target_params=target, opt_state=optimizer.init(params))
 
 
 def init_params(model: Model, key: Array) -> Params:

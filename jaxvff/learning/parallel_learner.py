@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -16,7 +17,15 @@ from jaxvff.learning import optimizers, return_scale
 from jaxvff.learning.batch_loss import BatchInput, learned_from
 from jaxvff.learning.bonus import Bonus
 from jaxvff.learning.gradient_step import gradient_step, keep_unless
-from jaxvff.learning.learner import Learner, LearnInput, LearnOutput, Parts, Size, init_params
+from jaxvff.learning.learner import (
+    Learner,
+    LearnInput,
+    LearnOutput,
+    Parts,
+    Size,
+    begin_with,
+    init_params,
+)
 from jaxvff.learning.options import BONUSES, LearningOptions
 from jaxvff.learning.return_scale import ReturnScale
 from jaxvff.learning.samples import Sample, Stored
@@ -80,7 +89,7 @@ def make(parts: Parts, options: LearningOptions) -> Learner:
         n_keys=options.epochs,
         first_iteration=0,
         unit=learner.unit,
-        with_params=learner.with_params,
+        with_params=partial(begin_with, learner.optimizer),
     )
 
 
@@ -106,13 +115,6 @@ class ParallelLearner(NamedTuple):
             scale=return_scale.fresh(),
             bonus=self.bonus.init(bonus_key, spec.state_size) if self.bonus is not None else (),
             memory=parts.memory.init(memory_key, spec, parts.n_envs, parts.n_slots),
-        )
-
-    def with_params(self, state: State, params: Params) -> State:
-        """A fresh state that begins with other parameters."""
-        target = jax.tree.map(jnp.copy, params)  # what is donated may not be there twice
-        return state._replace(
-            params=params, target_params=target, opt_state=self.optimizer.init(params)
         )
 
     def acting(self, state: State) -> Params:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -15,7 +16,15 @@ from jaxvff.learning import optimizers, return_scale
 from jaxvff.learning.batch_loss import BatchInput
 from jaxvff.learning.bonus import Bonus
 from jaxvff.learning.gradient_step import gradient_step, keep_unless
-from jaxvff.learning.learner import Learner, LearnInput, LearnOutput, Parts, Size, init_params
+from jaxvff.learning.learner import (
+    Learner,
+    LearnInput,
+    LearnOutput,
+    Parts,
+    Size,
+    begin_with,
+    init_params,
+)
 from jaxvff.learning.options import BONUSES, REPLAYS, LearningOptions
 from jaxvff.learning.replay import Replay
 from jaxvff.learning.return_scale import ReturnScale
@@ -52,7 +61,7 @@ def make(parts: Parts, options: LearningOptions) -> Learner:
         n_keys=options.updates,
         first_iteration=learner.first_iteration,
         unit=learner.unit,
-        with_params=learner.with_params,
+        with_params=partial(begin_with, learner.optimizer),
     )
 
 
@@ -90,13 +99,6 @@ class ReplayLearner(NamedTuple):
             bonus=self.bonus.init(bonus_key, spec.state_size) if self.bonus is not None else (),
             replay=self.replay.init(item),
             memory=memory,
-        )
-
-    def with_params(self, state: State, params: Params) -> State:
-        """A fresh state that begins with other parameters."""
-        target = jax.tree.map(jnp.copy, params)  # what is donated may not be there twice
-        return state._replace(
-            params=params, target_params=target, opt_state=self.optimizer.init(params)
         )
 
     def acting(self, state: State) -> Params:

@@ -106,10 +106,11 @@ def _check(wish: Wish, entries: Sequence[Entry]) -> None:
     Raises:
       UserError: no run has such a curve or score, or a score is better where it is smaller.
     """
-    numbers = (item for e in entries for line in e.lines for item in line.items())
-    curves = {name for name, value in numbers if _is_measure(value)}
-    for name in wish.metrics:
-        check_name(name, sorted(curves), "curves")
+    if wish.metrics:
+        numbers = (item for e in entries for line in e.lines for item in line.items())
+        curves = sorted({name for name, value in numbers if _is_measure(value)})
+        for name in wish.metrics:
+            check_name(name, curves, "curves")
     if wish.score in SMALLER_IS_BETTER:
         raise UserError(
             f"score={wish.score} is better where it is smaller, and the larger score is taken for "

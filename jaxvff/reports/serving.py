@@ -16,6 +16,7 @@ from jaxvff.runs import locks
 from jaxvff.runs.files import METRICS_FILE, TABLE_FILE, TIMING_FILE
 
 HOST = "127.0.0.1"  # nobody on the network sees it
+State = list[tuple[object, ...]]
 READ = (METRICS_FILE, TABLE_FILE, TIMING_FILE)
 
 
@@ -79,6 +80,7 @@ def renew(
     every_s: float,
     write: Callable[[], object],
     goes_on: Callable[[], bool] = lambda: True,
+    seen: State | None = None,
 ) -> None:
     """Write a page, and anew whenever its runs have reported, ended or begun.
 
@@ -87,10 +89,10 @@ def renew(
       every_s: how often they are looked at, seconds.
       write: writes the page.
       goes_on: asked before each look.
+      seen: the state that the page of now was made of; None: there is no page yet.
     """
-    seen: object = None
     while goes_on():
-        now = _state(paths)
+        now = state(paths)
         if now != seen:
             try:
                 write()
@@ -100,14 +102,12 @@ def renew(
         time.sleep(every_s)
 
 
-def _state(paths: Sequence[Path]) -> list[tuple[object, ...]]:
+def state(paths: Sequence[Path]) -> State:
     """What tells that a run goes on or has written: its lock; its files, their sizes and times."""
     files = [path for path in paths if path.is_file()]
     for path in paths:
         files += [f for name in READ for f in (path / name, *path.glob(f"*/{name}"))]
-    found: list[tuple[object, ...]] = [
-        (str(path), locks.held(path)) for path in paths if path.is_dir()
-    ]
+    found: State = [(str(path), locks.held(path)) for path in paths if path.is_dir()]
     for file in files:
         try:
             about = file.stat()

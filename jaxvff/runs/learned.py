@@ -88,6 +88,11 @@ def newest(folder: Path, job: Job, program: Program) -> Trained | None:
     return Trained(carry, lane, iteration)
 
 
+def none_yet(folder: Path) -> UserError:
+    """What a user is told of a run folder without a checkpoint."""
+    return UserError(f"{folder} has no checkpoint yet; wait for one or train again")
+
+
 def check_length(job: Job, iteration: int) -> None:
     """Refuse to go on with a run that is longer than it is to be; `iteration` is where it is."""
     if iteration > job.config.n_iterations:

@@ -246,7 +246,7 @@ def check(config: Config) -> None:
                 f"{extra(name)}"
             ) from error
     if config.sink is not None:
-        OTHER_SINKS[config.sink]
+        OTHER_SINKS[config.sink]  # imported now, when nothing is lost yet
     if config.wandb:
         _log_in(config.wandb)
 

@@ -20,17 +20,6 @@ from jaxvff.settings.config import Config
 LIST = "trusted.yaml"  # in the user's config folder: a YAML list of names
 
 
-def wish(text: str | None) -> bool:
-    """What `trust=` says.
-
-    Raises:
-      UserError: something else than true or false.
-    """
-    if text not in (None, "true", "false"):
-        raise UserError(f"trust={text} must be true or false")
-    return text == "true"
-
-
 def check(folder: Path, configs: Iterable[Config]) -> None:
     """Refuse a run that would run code whose name the user has not allowed.
 

@@ -101,7 +101,7 @@ def _found(asked: Config, kept: Path | None) -> Start:
 def _of_run(source: Path, asked: Config) -> Start:
     """The parameters of all seeds of a run, from its newest checkpoint."""
     parts = run_file.read(source)[1]
-    configs = [value.config for part in parts for value in sweep.expand(part)]
+    configs = sweep.configs(parts)
     if len(configs) != 1:
         raise UserError(
             f"init_from={source} is a sweep of several values; take the policy of one: jaxvff "

@@ -105,15 +105,17 @@ class Config(
 
     def _check_offline(self) -> None:
         """Recorded episodes were not played by who learns from them, and have no context."""
+        if self.offline is None:
+            return
         name = self.method["name"]
-        for wrong, instead in (
-            (f"learner={self.learner}" * self.goes_on, "learner=replay"),
-            (f"method={name}" * bool(METHODS[name].context), "a method that draws nothing"),
-            (f"act_search={self.act_search}" * (self.act_search > 0), "act_search=0"),
+        for is_wrong, asked, instead in (
+            (self.goes_on, f"learner={self.learner}", "learner=replay"),
+            (METHODS[name].context, f"method={name}", "a method that draws nothing"),
+            (self.act_search > 0, f"act_search={self.act_search}", "act_search=0"),
         ):
-            if self.offline is not None and wrong:
+            if is_wrong:
                 raise UserError(
-                    f"{wrong} needs games that are played while it learns; offline={self.offline} "
+                    f"{asked} needs games that are played while it learns; offline={self.offline} "
                     f"takes {instead}"
                 )
 

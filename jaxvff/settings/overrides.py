@@ -86,6 +86,18 @@ def from_values(values: Mapping[str, Any]) -> list[Override]:
     return parse([f"{key}={text}" for key, text in texts.items()], typed=True)
 
 
+def flag(own: Mapping[str, str], key: str, default: bool = False) -> bool:
+    """The value of a command's own key that is true or false.
+
+    Raises:
+      UserError: something else.
+    """
+    text = own.get(key, str(default).lower())
+    if text not in ("true", "false"):
+        raise UserError(f"{key}={text} must be true or false")
+    return text == "true"
+
+
 def split(given: Sequence[str], *keys: str) -> tuple[list[str], dict[str, str]]:
     """Take a command's own keys, whose values are plain texts, off what was typed.
 

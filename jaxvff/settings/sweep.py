@@ -29,6 +29,15 @@ def expand(overrides: Iterable[str | Override]) -> list[Labelled]:
     return list(_expanded(_Given(parse(overrides))))
 
 
+def configs(parts: Iterable[Iterable[str | Override]]) -> list[Config]:
+    """The configs of all sweep values of all parts of a run.
+
+    Raises:
+      UserError: as `expand`.
+    """
+    return [value.config for part in parts for value in expand(part)]
+
+
 class _Given(list[Override]):
     """Overrides that are equal where their texts are: the key of a cache."""
 
