@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -19,12 +20,19 @@ TINY = ["seeds=2", "hidden_dim=8", "batch_size=16", "learn_start=16", "buffer_si
 
 
 @pytest.fixture
-def settings(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
-    """What is set in JAX's configuration, in place of setting it."""
+def settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, object]]:
+    """What is set in JAX's configuration, in place of setting it; no cache is on at first.
+
+    An earlier test of the same process may have trained, and switched it on.
+    """
+    before = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    jax.config.update("jax_compilation_cache_dir", None)
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     made: dict[str, object] = {}
-    monkeypatch.setattr(jax.config, "update", lambda name, value: made.update({name: value}))
-    return made
+    with monkeypatch.context() as patch:
+        patch.setattr(jax.config, "update", lambda name, value: made.update({name: value}))
+        yield made
+    jax.config.update("jax_compilation_cache_dir", before)
 
 
 def test_the_cache_is_in_the_users_folder_and_bounded(
