@@ -372,12 +372,14 @@ def test_every_page_is_in_the_navigation_of_the_site() -> None:
     assert listed - pages == MADE
 
 
-def test_every_study_asks_and_answers() -> None:
+def test_every_study_has_a_question_a_figure_an_answer_and_a_command_in_this_order() -> None:
+    figure, command = r"!\[.+\]\(.+\)|```text", r"`(uv run jaxvff|python benchmarks/)"
+    parts = (r"\*\*Question\.\*\*", figure, r"\*\*Answer\.\*\*", r"\*\*Command\.\*\*", command)
     for path in (ROOT / "docs" / "results").glob("*.md"):
-        text = path.read_text()
-        assert "**Question.**" in text, path.name
-        assert "**Answer.**" in text, path.name
-        assert "jaxvff " in text or "benchmarks/" in text, f"{path.name} names no command"
+        found = [re.search(part, path.read_text()) for part in parts]
+        at = [match.start() if match else -1 for match in found]
+        assert -1 not in at, f"{path.name} lacks {parts[at.index(-1)]}"
+        assert at == sorted(at), path.name
 
 
 @pytest.mark.slow
