@@ -66,11 +66,15 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 def _lists_apart(markdown: str) -> str:
     """An empty line before every list: other readers of Markdown need none, this site's does."""
-    lines, out, fenced = markdown.splitlines(), [], False
+    lines, out, fenced, block = markdown.splitlines(), [], False, ""
     item = re.compile(r"\s*([-*]|\d+\.) ")
     for line in lines:
         before = out[-1] if out else ""
+        block = block if before.strip() else line  # its first line
         inside = item.match(before) or before.startswith((" ", "#")) or not before.strip()
+        # A further paragraph or table of an item ends where the next item begins.
+        further = block.startswith(" ") and not item.match(block)
+        inside = inside and not (further and before.strip() and not line.startswith(" "))
         if item.match(line) and not fenced and not inside:
             out.append("")
         if line.lstrip().startswith("```"):
