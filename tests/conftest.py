@@ -7,11 +7,17 @@ import os
 import pytest
 
 # Tests compile a hundred small programs and run each for a moment: half the time goes without
-# LLVM's optimisation. The training loop asks for its own level (training/program.py) and keeps it.
+# LLVM's optimisation.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 
 # Tests compile what they test; tests/test_compilation_cache.py asks for the cache.
 os.environ["JAXVFF_CACHE"] = "off"
+
+# The training loop and evaluation ask for more (training/program.py): here not, but in the
+# processes that tests start. A third of the time of a test that trains.
+from jaxvff.training.program import CPU_COMPILER  # noqa: E402  after XLA_FLAGS
+
+CPU_COMPILER |= {"advance": CPU_COMPILER["init"], "evaluate": CPU_COMPILER["init"]}
 
 # Files whose tests start processes and wait for them, or take minutes: they go first, so that
 # nobody waits for one of them at the end.
