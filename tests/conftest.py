@@ -15,7 +15,7 @@ os.environ["JAXVFF_CACHE"] = "off"
 
 # The training loop and evaluation ask for more (training/program.py): here not, but in the
 # processes that tests start. A third of the time of a test that trains.
-from jaxvff.training.program import CPU_COMPILER  # noqa: E402  after XLA_FLAGS
+from jaxvff.training.program import CPU_COMPILER
 
 CPU_COMPILER |= {"advance": CPU_COMPILER["init"], "evaluate": CPU_COMPILER["init"]}
 
