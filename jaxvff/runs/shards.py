@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 PLAN_FILE, FOLDER = "plan.json", "shards"
 INPUTS = "inputs"  # as in runs/inputs.py, which imports the environments
 SOURCES = ("*.py", "*.yaml")  # of this package: what decides numbers
+CHUNK = 2**20  # bytes that are read at a time
 
 
 class Shard(NamedTuple):
@@ -228,7 +229,10 @@ def _digest(folder: Path, plan: Plan) -> str:
     files = [folder / run_file.NAME, *sorted((folder / INPUTS).glob("*"))]
     for path in files:
         digest.update(path.name.encode() + b"\0")
-        digest.update(path.read_bytes() if path.is_file() else b"")
+        if path.is_file():
+            with path.open("rb") as file:
+                while chunk := file.read(CHUNK):  # recorded episodes may be large
+                    digest.update(chunk)
     return digest.hexdigest()[:16]
 
 
