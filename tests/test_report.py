@@ -24,7 +24,7 @@ import yaml
 
 from jaxvff.cli import report
 from jaxvff.core.errors import UserError
-from jaxvff.reports import page, page_tasks, serving, study, svg
+from jaxvff.reports import entry_files, page, page_curves, page_data, serving, svg
 from jaxvff.reports.statistics import band, interval, wilson
 
 RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
@@ -83,7 +83,7 @@ def run_folder(
     return folder
 
 
-def data(picture: page_tasks.Picture, what: str) -> list[dict[str, str]]:
+def data(picture: page_data.Picture, what: str) -> list[dict[str, str]]:
     """The rows of a picture's data."""
     (file,) = (f for f in picture.files if f.what == what)
     text = urllib.parse.unquote(file.uri.partition(",")[2])
@@ -156,7 +156,7 @@ def test_a_curve_is_the_iqm_over_seeds_with_the_interval_of_the_statistics(tmp_p
     rows = data(picture, "curves")
     assert [float(row["env_steps"]) for row in rows] == [100, 200, 300, 400, 500]
     wins = np.array([[0.5 + 0.01 * (k + s) for s in range(4)] for k in range(1, 6)])
-    expected = band(wins, resamples=page_tasks.RESAMPLES)
+    expected = band(wins, resamples=page_curves.RESAMPLES)
     for name in ("iqm", "low", "high"):
         found = [float(row[name]) for row in rows]
         np.testing.assert_allclose(found, getattr(expected, name), rtol=1e-4)
@@ -232,7 +232,7 @@ def test_the_tables_of_a_matrix_game_are_there_with_rates_and_the_greedy_cell() 
              "predator_prey.json", "beyond.json", "random_games.json"]
 )  # fmt: skip
 def test_every_record_of_trained_methods_can_be_read(name: str) -> None:
-    entries = study.read(RESULTS / name)
+    entries = entry_files.read(RESULTS / name)
     assert len(entries) == len(json.loads((RESULTS / name).read_text())["results"])
     assert all(entry.final or entry.rates for entry in entries)
 

@@ -1,6 +1,7 @@
 """A report: one HTML page about runs, which needs neither a network nor files beside it.
 
 What it shows is gathered here and in page_tasks.py; page.html.jinja says how it looks.
+The sweep values come from entry_files.py, what they have in common from study.py.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxvff.core.errors import UserError, check_name, extra
 from jaxvff.core.files import write_text
-from jaxvff.reports import study
-from jaxvff.reports.study import Entry
+from jaxvff.reports import entry_files, study
+from jaxvff.reports.entry import COMPLETE, ENDED, RECORDED, Entry
 
 if TYPE_CHECKING:
     from jaxvff.reports.page_tasks import Across, Task
@@ -132,7 +133,7 @@ def gather(paths: Sequence[Path], wish: Wish = PLAIN) -> Page:
     """
     from jaxvff.reports import page_tasks  # here: matplotlib and scipy take two seconds to import
 
-    read = [entry for path in paths for entry in study.read(path)]
+    read = [entry for path in paths for entry in entry_files.read(path)]
     entries = study.pooled([e for e in read if e.lines or e.final or e.rates])
     if not entries:
         raise UserError(
@@ -207,7 +208,7 @@ def seconds(x: float | None) -> str:
 
 def _row(task: str, name: str, entry: Entry) -> Row:
     share = entry.steps / entry.total_steps if entry.total_steps else 1.0
-    partly = entry.state not in (study.COMPLETE, study.RECORDED)
+    partly = entry.state not in (COMPLETE, RECORDED)
     return Row(
         run=entry.run,
         command=entry.command,
@@ -260,7 +261,7 @@ def _stops(task: str, name: str, entry: Entry) -> list[Stop]:
         Stop(task, name, f"seed {seed} stopped at env step {at:,}: a number was not finite")
         for seed, at in entry.stopped.items()
     ]
-    if study.ENDED in entry.state:
+    if ENDED in entry.state:
         left = f"{entry.steps:,} of {entry.total_steps:,} env steps"
         out.append(Stop(task, name, f"the run ended early, after {left}"))
     return out

@@ -1,0 +1,65 @@
+"""A sweep value of a run, or of a record, as a report has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxvff.reports.records import Line, MedianSeed, Titled, env_steps, measured
+from jaxvff.reports.statistics import Rate
+
+COMPLETE, RUNNING, ENDED, RECORDED = "complete", "running", "ended early", "a record"
+
+
+class Learned(NamedTuple):
+    """What the median seed learned of a matrix game."""
+
+    payoff: np.ndarray  # [U] * A, env units
+    median_seed: MedianSeed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry(Titled):
+    """A sweep value of one run, or of several that differ in their seeds alone."""
+
+    run: str  # the folder or file that it is from; of several: all, with commas
+    settings: dict[str, Any]  # of the composed configuration, by dotted keys; of a record: its own
+    seeds: list[int]
+    n_seeds: int  # len(seeds), but for records that only count them
+    steps: int  # nominal env steps a seed that were done
+    total_steps: int  # that were asked for
+    state: str
+    lines: list[Line]  # a report each, with lists over seeds
+    final: dict[str, np.ndarray]  # test_* and what else a record has of its seeds, [seeds]
+    rates: dict[str, Rate] = field(default_factory=dict)  # of SUCCESSES
+    learned: Learned | None = None
+    stopped_at: np.ndarray  # [seeds] env steps; -1: the seed did not stop
+    timing: dict[str, float]  # of the whole job: compile_s, wall_s, lanes_in_program
+    machine: dict[str, Any]
+    command: str = ""
+
+    @property
+    def stopped(self) -> dict[int, int]:
+        """The seeds that stopped, with the env steps at which they did."""
+        pairs = zip(self.seeds, self.stopped_at.tolist(), strict=True)
+        return {seed: int(at) for seed, at in pairs if at >= 0}
+
+    @property
+    def seed_steps_per_s(self) -> float:
+        """Env steps per second, summed over the lanes of its job, compilation left out."""
+        seconds = self.timing.get("wall_s", 0.0) - self.timing.get("compile_s", 0.0)
+        lanes = self.timing.get("lanes_in_program", self.n_seeds)
+        return lanes * self.steps / seconds if seconds > 0 else float("nan")
+
+    def curve(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Env steps and values of a metric, `[reports, seeds]` each, where any seed has a number.
+
+        A seed without a number has NaN.
+        """
+        lines = [line for line in self.lines if measured(line, name)]
+        values = [np.array(line[name], float) for line in lines]
+        steps = [np.array(env_steps(line), float) for line in lines]
+        shape = (len(lines), len(self.seeds))
+        return np.reshape(steps, shape), np.reshape(values, shape)
