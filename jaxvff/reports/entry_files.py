@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import ast
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from jaxvff.core.errors import UserError
-from jaxvff.core.files import plain
+from jaxvff.reports import table_file
 from jaxvff.reports.entry import COMPLETE, ENDED, RECORDED, RUNNING, Entry, Learned
 from jaxvff.reports.records import SUCCESSES, Line, MedianSeed
 from jaxvff.reports.statistics import Rate, wilson
-from jaxvff.runs import locks, metrics_file, run_file
-from jaxvff.runs.files import CONFIG_FILE, METRICS_FILE, TABLE_FILE, TIMING_FILE
+from jaxvff.runs import job_files, locks, run_file
+from jaxvff.runs.files import TIMING_FILE
 
 
 def read(path: Path) -> list[Entry]:
@@ -41,19 +39,18 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _of_folder(folder: Path) -> Iterator[Entry]:
     command, _ = run_file.read(folder)
     running = locks.held(folder) is True
-    records, machine = _table(folder / TABLE_FILE)
-    jobs = [folder] if (folder / CONFIG_FILE).exists() else sorted(folder.glob("*/" + CONFIG_FILE))
-    for job in jobs:
-        files = job if job == folder else job.parent
-        lines = _lines(files / METRICS_FILE)
-        settings = _configs(files / CONFIG_FILE)
-        timing = _json(files / TIMING_FILE)
-        lanes = sum(config["seeds"] for _, config in settings)
-        for sweep, config in settings:
+    table = table_file.read(folder)
+    results, machine = table or ((), {})
+    records = {table_file.identity(r["sweep"], r["method"], r["env"]): r for r in results}
+    for job in job_files.folders(folder):
+        lines, values = job_files.lines(job), job_files.values(job)
+        timing = _json(job / TIMING_FILE)
+        lanes = sum(config["seeds"] for _, config in values)
+        for sweep, config in values:
             mine = [line for line in lines if line["sweep"] == sweep]
-            record = records.get(_key(sweep, config["method"]["name"], config["env"]), {})
+            key = table_file.identity(sweep, config["method"]["name"], config["env"])
             yield _of_job(
-                str(folder), command, sweep, config, mine, record, machine,
+                str(folder), command, sweep, config, mine, records.get(key, {}), machine,
                 timing | {"lanes_in_program": lanes}, running,
             )  # fmt: skip
 
@@ -205,24 +202,6 @@ def _learned(record: Mapping[str, Any]) -> Learned | None:
     return Learned(np.array(record["payoff"], float), MedianSeed(median["seed"], q_tot, utilities))
 
 
-def _table(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """The records of a table.json by label, method and environment, and the machine."""
-    content = _json(path)
-    try:
-        records = {_key(r["sweep"], r["method"], r["env"]): r for r in content.get("results", ())}
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); restore it, or train again") from error
-    return records, content.get("machine", {})
-
-
-def _key(sweep: dict[str, Any], method: str, env: dict[str, Any]) -> str:
-    return json.dumps([sweep, method, env], sort_keys=True)
-
-
-def _lines(path: Path) -> list[Line]:
-    return metrics_file.read(path) if path.exists() else []
-
-
 def _json(path: Path) -> dict[str, Any]:
     """The content of a JSON file; nothing if there is none yet.
 
@@ -238,23 +217,3 @@ def _json(path: Path) -> dict[str, Any]:
         return {}
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); restore it, or train again") from error
-
-
-def _configs(path: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """The sweep values of a config.yaml: the label of each and its configuration.
-
-    Raises:
-      UserError: it is damaged.
-    """
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is there
-    out = []
-    try:
-        for document in path.read_text(encoding="utf-8").split("---\n"):
-            first = document.partition("\n")[0]
-            label = ast.literal_eval(first.removeprefix("# ")) if first.startswith("# {") else {}
-            config = yaml.load(document, loader)
-            config["method"]["name"], config["env"]["kind"], config["total_steps"]
-            out.append((plain(label), plain(config)))
-    except (OSError, ValueError, SyntaxError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read ({error}); restore it, or train again") from error
-    return out

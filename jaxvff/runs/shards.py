@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jaxvff
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import plain, write_json
-from jaxvff.runs import run_file
+from jaxvff.runs import job_files, run_file
 
 if TYPE_CHECKING:
     from jaxvff.runs.plan import Job
@@ -178,6 +178,19 @@ def check_merged(folder: Path) -> None:
         raise UserError(
             f"{folder} is planned for several workers; go on with jaxvff work {folder}, or, when "
             f"all shards are done, jaxvff merge {folder} checkpoint=true"
+        )
+
+
+def check_is_whole(folder: Path) -> None:
+    """Refuse a plan that has not been merged: what is asked for is of the run as a whole.
+
+    Raises:
+      UserError: it has not been.
+    """
+    if (folder / PLAN_FILE).exists() and not job_files.folders(folder):
+        raise UserError(
+            f"{folder} is planned for several workers and not merged yet; see how far it is with "
+            f"jaxvff status {folder}, and when all shards are done, jaxvff merge {folder}"
         )
 
 

@@ -119,7 +119,7 @@ def _of_run(source: Path, asked: Config) -> Start:
     with learned.open_program(job) as program:
         trained = learned.newest(source, job, program)
         if trained is None:
-            raise UserError(f"init_from={source} has no checkpoint yet; wait for one")
+            raise UserError(f"init_from: {learned.none_yet(source)}")
         params = program.learner.acting(trained.carry.state.learner)
     if job.config.method["name"] != asked.method["name"]:
         params = {"utility": params["utility"]}
