@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from jaxvff.core.errors import UserError
-from jaxvff.reports import table_file
-from jaxvff.reports.entry import COMPLETE, ENDED, RECORDED, RUNNING, Entry, Learned
+from jaxvff.reports import rules, table_file
+from jaxvff.reports.entry import COMPLETE, ENDED, RECORDED, RUNNING, Entry, Learned, Training
 from jaxvff.reports.records import SUCCESSES, Line, MedianSeed
 from jaxvff.reports.statistics import Rate, wilson
 from jaxvff.runs import job_files, locks, run_file
@@ -88,23 +88,21 @@ def _of_job(
     collection = config["n_envs"] * (config["segment_length"] - 1)
     state = COMPLETE if steps > total - collection else RUNNING if running else ENDED
     timing = {"wall_s": newest.get("wall_s", 0.0)} | timing
+    n_seeds = len(seeds)
     return Entry(
-        run=run,
-        command=command,
+        trainings=(Training(run, command, n_seeds, steps, timing, machine, _learned(record)),),
+        rules=rules.of_run(config["env"], Path(run), record),
         sweep=sweep,
         method=config["method"]["name"],
         env=config["env"],
         settings=flat(config),
         seeds=seeds,
-        n_seeds=len(seeds),
+        n_seeds=n_seeds,
         steps=steps,
         total_steps=total,
         state=state,
         lines=lines,
-        timing=timing,
-        machine=machine,
-        **_results(newest | _numbers(record), len(seeds)),
-        learned=_learned(record),
+        **_results(newest | _numbers(record), n_seeds),
     )
 
 
@@ -138,22 +136,22 @@ def _of_record(path: Path, machine: dict[str, Any], record: dict[str, Any]) -> E
     method = str(record.get("method") or sweep["method"])
     swept = {k: v for k, v in sweep.items() if k not in ("env", "method")}
     label = {"label": record["label"]} if record.get("label", method) != method else {}
+    timing, steps = record.get("timing", {}), record["steps"]
+    untold = {} if record.get("env") else {rules.UNTOLD: str(path)}
     return Entry(
-        run=str(path),
+        trainings=(Training(str(path), "", n_seeds, steps, timing, machine, _learned(record)),),
+        rules=rules.of_record(env, record) | untold,
         sweep=sweep,
         method=method,
         env=env,
-        settings={"method.name": method} | own | label | swept | {"total_steps": record["steps"]},
+        settings={"method.name": method} | own | label | swept | {"total_steps": steps},
         seeds=seeds,
         n_seeds=n_seeds,
-        steps=record["steps"],
-        total_steps=record["steps"],
+        steps=steps,
+        total_steps=steps,
         state=RECORDED,
         lines=lines,
-        timing=record.get("timing", {}),
-        machine=machine,
         **_results(newest | _numbers(record), len(seeds)),
-        learned=_learned(record),
     )
 
 

@@ -27,16 +27,24 @@ class Payoff(NamedTuple):
     cells: list[list[Cell]]
 
 
-def payoffs(name: str, entry: Entry) -> list[Payoff]:
-    """The true and the learned table of two agents."""
-    if entry.learned is None or not tables.fits_grid(entry.learned.payoff):
-        return []
-    payoff, median = entry.learned
-    learned = f"{name}: Q_tot and utilities that seed {median.seed} learned, the median by error"
-    return [
-        _payoff("payoffs", payoff, payoff, None),
-        _payoff(learned, median.q_tot, payoff, median.utilities),
-    ]
+def payoffs(name: str, entry: Entry) -> list[list[Payoff]]:
+    """The true and the learned table of two agents, of each run."""
+    out = []
+    for training in entry.trainings:
+        if training.learned is None or not tables.fits_grid(training.learned.payoff):
+            continue
+        payoff, median = training.learned
+        of = f" of {training.run}" if len(entry.trainings) > 1 else ""
+        learned = (
+            f"{name}: Q_tot and utilities that seed {median.seed} learned, the median by error{of}"
+        )
+        out.append(
+            [
+                _payoff("payoffs", payoff, payoff, None),
+                _payoff(learned, median.q_tot, payoff, median.utilities),
+            ]
+        )
+    return out
 
 
 def _payoff(

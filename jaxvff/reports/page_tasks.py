@@ -155,7 +155,7 @@ def _task(
         else None,
         pairs=page_scores.pairs(compared),
         score=words(score),
-        payoffs=[tables_of for name, e in mine if (tables_of := page_payoffs.payoffs(name, e))],
+        payoffs=[both for name, e in mine for both in page_payoffs.payoffs(name, e)],
     )
 
 

@@ -33,7 +33,9 @@ def pooled(entries: Sequence[Entry]) -> list[Entry]:
     out: list[Entry] = []
     alike: dict[str, list[int]] = {}  # what was trained -> where entries of it are in `out`
     for entry in entries:
-        same = alike.setdefault(json.dumps([plain(what(entry)), entry.steps], sort_keys=True), [])
+        own = {k: v for k, v in what(entry).items() if not k.startswith("env.")}
+        trained = plain([own, entry.rules, entry.steps])
+        same = alike.setdefault(json.dumps(trained, sort_keys=True), [])
         for k in same:
             if entry.state != RECORDED and not set(out[k].seeds) & set(entry.seeds):
                 out[k] = _joined(out[k], entry)
@@ -73,10 +75,10 @@ def by_task(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
     """
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
-        groups.setdefault(json.dumps(_task(entry), sort_keys=True), []).append(entry)
+        groups.setdefault(json.dumps(entry.rules, sort_keys=True), []).append(entry)
     firsts = [group[0] for group in groups.values()]
-    names = _apart([env_name(e.env) for e in firsts], firsts, [_task(e) for e in firsts])
-    return dict(zip(_numbered(names), groups.values(), strict=True))
+    names = _apart([env_name(e.env) for e in firsts], firsts, [flat(e.rules) for e in firsts])
+    return dict(zip(_unique(names, firsts), groups.values(), strict=True))
 
 
 def named(entries: Sequence[Entry]) -> list[str]:
@@ -85,17 +87,16 @@ def named(entries: Sequence[Entry]) -> list[str]:
         {k: v for k, v in what(e).items() if not k.startswith("env.") and k != "method.name"}
         for e in entries
     ]
-    found = _apart([entry.algorithm for entry in entries], entries, settings)
-    count = Counter(found)
+    return _unique(_apart([entry.algorithm for entry in entries], entries, settings), entries)
+
+
+def _unique(names: Sequence[str], entries: Sequence[Entry]) -> list[str]:
+    """Names of which no two are the same: with their runs, where they are alike."""
+    count = Counter(names)
     return _numbered(
         name if count[name] == 1 else f"{name} ({entry.run})"
-        for name, entry in zip(found, entries, strict=True)
+        for name, entry in zip(names, entries, strict=True)
     )
-
-
-def _task(entry: Entry) -> dict[str, Any]:
-    """The options of an environment that are set; a record may name those that are not."""
-    return {k: v for k, v in flat(plain(entry.env)).items() if v is not None}
 
 
 def _numbered(names: Iterable[str]) -> list[str]:
@@ -122,7 +123,7 @@ def _joined(one: Entry, other: Entry) -> Entry:
     }
     return replace(
         one,
-        run=f"{one.run}, {other.run}",
+        trainings=one.trainings + other.trainings,
         seeds=one.seeds + other.seeds,
         n_seeds=one.n_seeds + other.n_seeds,
         state=one.state if one.state == other.state else f"{one.state}, {other.state}",

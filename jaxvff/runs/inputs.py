@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxvff.core.errors import UserError
-from jaxvff.core.files import file_name, whole
+from jaxvff.core.files import whole
 from jaxvff.core.options import options_of
 from jaxvff.envs import ENVS
+from jaxvff.runs.files import INPUTS, copy_name
 from jaxvff.settings.config import Config
 
-FOLDER = "inputs"  # in the folder of a run
+FOLDER = INPUTS  # in the folder of a run
 
 
 def keep(folder: Path, configs: Iterable[Config]) -> None:
@@ -28,7 +28,7 @@ def keep(folder: Path, configs: Iterable[Config]) -> None:
       UserError: a file cannot be copied, say onto a full disk.
     """
     for path in (path for config in configs for path in _read_by(config)):
-        copy = _copy(folder, path)
+        copy = folder / copy_name(path, path)
         if copy.exists():
             continue
         try:
@@ -49,7 +49,7 @@ def kept(env: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def kept_file(path: str, folder: Path) -> str:
     """The copy of a file; the file itself where a run kept none, as older ones did."""
-    copy = _copy(folder, path)
+    copy = folder / copy_name(path, path)
     return str(copy) if copy.exists() else path
 
 
@@ -67,9 +67,3 @@ def _named(options: type, values: Mapping[str, Any]) -> dict[str, str]:
     """The options that name a file, with its path."""
     names = [o.name for o in options_of(options) if o.about.file]
     return {name: str(values[name]) for name in names if values.get(name) is not None}
-
-
-def _copy(folder: Path, path: str) -> Path:
-    """Where the copy of a file is; files of one name do not meet."""
-    digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    return folder / f"{digest}_{file_name(Path(path).name, 100)}"

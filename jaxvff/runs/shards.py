@@ -25,12 +25,12 @@ import jaxvff
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import plain, write_json
 from jaxvff.runs import job_files, run_file
+from jaxvff.runs.files import INPUTS
 
 if TYPE_CHECKING:
     from jaxvff.runs.plan import Job
 
 PLAN_FILE, FOLDER = "plan.json", "shards"
-INPUTS = "inputs"  # as in runs/inputs.py, which imports the environments
 SOURCES = ("*.py", "*.yaml")  # of this package: what decides numbers
 CHUNK = 2**20  # bytes that are read at a time
 

@@ -7,7 +7,6 @@ utility networks. The optimiser and the unit of values (`return_scale`) begin an
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,12 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxvff.core.errors import UserError
-from jaxvff.core.files import file_name
 from jaxvff.core.types import Tree
 from jaxvff.learning.learner import Learner, init_params
 from jaxvff.losses.contract import Model
 from jaxvff.policies import files as policies
 from jaxvff.runs import inputs, learned, run_file, start, trust
+from jaxvff.runs.files import copy_name
 from jaxvff.runs.plan import Job, plan
 from jaxvff.runs.start import Start
 from jaxvff.settings import build, sweep
@@ -165,5 +164,4 @@ def _size(shape: list[int] | None) -> str:
 def _copy(folder: Path, asked: Config) -> Path:
     """Where the copy is; neither sources of one name meet, nor what two methods take of one."""
     what = f"{asked.init_from}\n{asked.method['name']}"
-    digest = hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    return folder / f"{digest}_{file_name(Path(str(asked.init_from)).name, 100)}.safetensors"
+    return folder / copy_name(what, str(asked.init_from), ".safetensors")
