@@ -67,13 +67,24 @@ class Entry(Titled):
         pairs = zip(self.seeds, self.stopped_at.tolist(), strict=True)
         return {seed: int(at) for seed, at in pairs if at >= 0}
 
-    def curve(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+    def curve(self, name: str, most: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Env steps and values of a metric, `[reports, seeds]` each, where any seed has a number.
 
         A seed without a number has NaN.
+
+        Args:
+          name: of the metric.
+          most: reports, evenly spread, the last one among them; None: all.
         """
         lines = [line for line in self.lines if measured(line, name)]
+        lines = [lines[k] for k in evenly(len(lines), most)]
         values = [np.array(line[name], float) for line in lines]
         steps = [np.array(env_steps(line), float) for line in lines]
         shape = (len(lines), len(self.seeds))
         return np.reshape(steps, shape), np.reshape(values, shape)
+
+
+def evenly(n: int, most: int | None) -> list[int]:
+    """The numbers of at most so many of n reports, evenly spread; the last one is among them."""
+    kept = np.linspace(0, n - 1, n if most is None else min(n, most)).round().astype(int)
+    return list(dict.fromkeys(kept.tolist()))

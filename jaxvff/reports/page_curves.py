@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxvff.reports import svg
-from jaxvff.reports.entry import Entry
-from jaxvff.reports.page_data import Picture, file
+from jaxvff.reports.entry import Entry, evenly
+from jaxvff.reports.page_data import Picture, file, texts
 from jaxvff.reports.page_scores import WIN_RATE, words
 from jaxvff.reports.plots import CURVES, LOGARITHMIC, SHARES
 from jaxvff.reports.records import SUCCESSES
@@ -36,17 +36,18 @@ def curves(
 def _metric(
     task: str, drawn: Sequence[tuple[str, Entry]], styles: dict[str, int], metric: str
 ) -> Picture | None:
-    curves, means, seeds = [], [], []
+    curves, means, seeds, ends = [], [], [], []
     most = max((len(entry.seeds) for _, entry in drawn), default=0)
     for name, entry in drawn:
-        steps, values = _thinned(*entry.curve(metric))
+        steps, values = entry.curve(metric, MOST_REPORTS)
         if not values.size:
             continue
         at = np.nanmedian(np.where(np.isnan(values), np.nan, steps), axis=1)
         curves.append(svg.Drawn(styles[name], at, *band(values, resamples=RESAMPLES)))
         means += [[name, *row] for row in zip(at, *curves[-1][2:], strict=True)]
         padding = [""] * (most - len(entry.seeds))
-        seeds += [[name, step, *row, *padding] for step, row in zip(at, values, strict=True)]
+        seeds += [[name, step, *texts(row), *padding] for step, row in zip(at, values, strict=True)]
+        ends.append(f"{name} {curves[-1].middle[-1]:.3g}")
     if not curves:
         return None
     title = CURVES.get(metric, words(metric))
@@ -55,7 +56,7 @@ def _metric(
         note="IQM over seeds, 95 % bootstrap interval",
         svg=svg.curves(
             curves,
-            label=f"{title} on {task} against env steps. {_ends(drawn, metric)}",
+            label=f"{title} on {task} against env steps. At the end: {', '.join(ends)}.",
             x_label="env steps per seed",
             share=metric == WIN_RATE,
             log=metric in LOGARITHMIC and all((c.middle > 0).all() for c in curves),
@@ -73,16 +74,6 @@ def _metric(
     )
 
 
-def _ends(drawn: Sequence[tuple[str, Entry]], metric: str) -> str:
-    """Where curves end, in words."""
-    ends = [
-        f"{name} {band(values[-1:], resamples=1).iqm[0]:.3g}"
-        for name, entry in drawn
-        if (values := entry.curve(metric)[1]).size
-    ]
-    return f"At the end: {', '.join(ends)}."
-
-
 def _shares(task: str, drawn: Sequence[tuple[str, Entry]], styles: dict[str, int]) -> Picture:
     """The share of seeds that fit and are greedy-optimal, over the training."""
     curves, rows, ends = [], [], []
@@ -90,7 +81,7 @@ def _shares(task: str, drawn: Sequence[tuple[str, Entry]], styles: dict[str, int
         lines = [line for line in entry.lines if "both" in line]
         if not lines:
             continue
-        lines = [lines[k] for k in _evenly(len(lines))]
+        lines = [lines[k] for k in evenly(len(lines), MOST_REPORTS)]
         n = entry.n_seeds
         rates = [wilson(round(_share(line["both"]) * n), n) for line in lines]
         steps, middle, low, high = np.array(
@@ -116,14 +107,3 @@ def _shares(task: str, drawn: Sequence[tuple[str, Entry]], styles: dict[str, int
 def _share(successes: list[bool] | float) -> float:
     """Of a report; a record has the share itself."""
     return float(np.mean(successes))
-
-
-def _thinned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most MOST_REPORTS reports of arrays `[reports, seeds]`."""
-    kept = _evenly(len(values))
-    return steps[kept], values[kept]
-
-
-def _evenly(n: int) -> np.ndarray:
-    """The numbers of at most MOST_REPORTS of n reports."""
-    return np.unique(np.linspace(0, n - 1, min(n, MOST_REPORTS)).round().astype(int))

@@ -49,6 +49,12 @@ def file(
     return File(what, f"{slug}.csv", f"data:text/csv;charset=utf-8,{text}", styles)
 
 
+def texts(numbers: np.ndarray) -> list[str]:
+    """Numbers as `file` writes them, many at once; what is not finite is empty."""
+    found = ("%.5g " * len(numbers) % tuple(numbers.tolist())).split()
+    return found if np.isfinite(numbers).all() else [t if t[-1] not in "nf" else "" for t in found]
+
+
 def _plain(x: object) -> object:
     if not isinstance(x, float):
         return x
