@@ -15,6 +15,7 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,12 @@ import yaml
 
 from jaxvff.cli import report
 from jaxvff.core.errors import UserError
+from jaxvff.core.files import plain
 from jaxvff.reports import entry_files, page, page_curves, page_data, serving, svg
 from jaxvff.reports.statistics import band, interval, wilson
 from jaxvff.runs.files import kept_copy
+from jaxvff.settings import presets, sweep
+from jaxvff.settings.overrides import parse
 
 RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
 REPORTS, INTERVAL = 5, 100
@@ -268,6 +272,38 @@ def test_records_that_tell_no_options_are_of_a_task_of_their_own(tmp_path: Path)
     run = run_folder(tmp_path / "a", ({}, config()))
     names = [task.name for task in page.gather([run, tmp_path / "old.json"]).tasks]
     assert names == [f"smax/3m ({run})", f"smax/3m ({tmp_path}/old.json)"]
+
+
+def test_the_parts_of_reproduce_coordination_are_its_games_with_the_methods_of_each(
+    tmp_path: Path,
+) -> None:
+    """Parts sweep methods and one key over one value in several games: labels do not tell them."""
+    run = tmp_path / "run"
+    parts = presets.overrides(
+        "coordination", parse(["seeds=4", "sweep.method=[ordered_joint,qmix,vdn]"])
+    )
+    values = [sweep.expand(part) for part in parts]
+    for k, part in enumerate(values):
+        told = [(plain(label), plain(asdict(one))) for label, one in part]
+        run_folder(run / f"{k:02d}_part", *told)
+    (run / "run.yaml").write_text(
+        json.dumps(
+            {"command": "reproduce coordination", "parts": [[o.text for o in p] for p in parts]}
+        )
+    )
+    found = page.gather([run])
+    assert len({json.dumps(plain(label)) for part in values for label, _ in part}) < len(found.runs)
+    assert [task.name for task in found.tasks] == [
+        *(f"matrix_steps/{game}" for game in ("two_step", "maven", "chain")),
+        *(f"predator_prey, penalty={x}" for x in (0, -0.5, -1, -2)),
+        *(f"foraging, penalty={x}" for x in (0, 0.1)),
+    ]
+    for task in found.tasks:
+        assert sorted(score.name for score in task.scores) == ["ordered_joint", "qmix", "vdn"]
+    assert found.across is not None
+    assert len(found.across.scores) == 3
+    assert not found.across.left_out
+    page.html(found)
 
 
 def test_runs_that_are_one_row_show_what_each_of_them_took_learned_and_ran_on(
