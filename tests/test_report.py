@@ -26,7 +26,16 @@ import yaml
 from jaxvff.cli import report
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import plain
-from jaxvff.reports import entry_files, page, page_curves, page_data, serving, svg
+from jaxvff.reports import (
+    entry_files,
+    page,
+    page_curves,
+    page_data,
+    rules,
+    serving,
+    study,
+    svg,
+)
 from jaxvff.reports.statistics import band, interval, wilson
 from jaxvff.runs.files import kept_copy
 from jaxvff.settings import presets, sweep
@@ -291,19 +300,16 @@ def test_the_parts_of_reproduce_coordination_are_its_games_with_the_methods_of_e
             {"command": "reproduce coordination", "parts": [[o.text for o in p] for p in parts]}
         )
     )
-    found = page.gather([run])
-    assert len({json.dumps(plain(label)) for part in values for label, _ in part}) < len(found.runs)
-    assert [task.name for task in found.tasks] == [
+    entries = study.pooled(rules.completed(entry_files.read(run)))
+    assert len({json.dumps(plain(label)) for part in values for label, _ in part}) < len(entries)
+    tasks = study.by_task(entries)
+    assert list(tasks) == [
         *(f"matrix_steps/{game}" for game in ("two_step", "maven", "chain")),
         *(f"predator_prey, penalty={x}" for x in (0, -0.5, -1, -2)),
         *(f"foraging, penalty={x}" for x in (0, 0.1)),
     ]
-    for task in found.tasks:
-        assert sorted(score.name for score in task.scores) == ["ordered_joint", "qmix", "vdn"]
-    assert found.across is not None
-    assert len(found.across.scores) == 3
-    assert not found.across.left_out
-    page.html(found)
+    for of_task in tasks.values():
+        assert sorted(study.named(of_task)) == ["ordered_joint", "qmix", "vdn"]
 
 
 def test_runs_that_are_one_row_show_what_each_of_them_took_learned_and_ran_on(
