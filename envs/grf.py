@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from jaxvff.core.options import option
 from jaxvff.core.types import EnvKind, HostEnv
 from jaxvff.envs import grf_render
-from jaxvff.envs.host.grf import REPRESENTATIONS, REWARDS
+from jaxvff.envs.host.grf import PUBLISHED, REPRESENTATIONS, REWARDS
 from jaxvff.envs.hosted import WorkerOptions, host_env
 
 
@@ -39,15 +39,16 @@ class Options(WorkerOptions):
     )
     # What makes the task another one than the published ones; all off by default.
     bind_players: bool = option(
-        False,
+        PUBLISHED["bind_players"],
         "an agent keeps its player, and the keeper stands still; else the engine hands agents to "
         "other players as the ball moves",
     )
     mask_actions: bool = option(
-        False, "only actions that can be of use in attack: a pass needs the ball, a shot its range"
+        PUBLISHED["mask_actions"],
+        "only actions that can be of use in attack: a pass needs the ball, a shot its range",
     )
     action_repeat: int = option(
-        1,
+        PUBLISHED["action_repeat"],
         "how long an action lasts, unless another player gets the ball or it is out of play; an "
         "env step is an action",
         unit="engine steps",
@@ -55,7 +56,8 @@ class Options(WorkerOptions):
         high=100,
     )
     terminate_late: bool = option(
-        False, "time that is up is a terminal state, as in CDS; else the episode is truncated there"
+        PUBLISHED["terminate_late"],
+        "time that is up is a terminal state, as in CDS; else the episode is truncated there",
     )
 
 

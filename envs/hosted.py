@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ from jaxvff.core.options import check, option
 from jaxvff.core.types import Crew, EnvSpec, HostEnv
 
 HERE = Path(__file__).parent / "host"
-PROBE_TIMEOUT_S = 300.0  # for a game to say how large it is
+PROBE_TIMEOUT_S = 300.0  # for a game to say how large it is; StarCraft II takes long to start
+TELL_AFTER_S = 10.0  # of them a user is told what is waited for
 INTERPRETER = "give the path of an interpreter: Python 3.8 or newer, with NumPy and the game"
 LAST_PRINTED = 200  # characters of a worker's last line that a message shows
 # One thread a worker: the games share the cores, and their matrix products must not take more.
@@ -137,6 +139,9 @@ def _ask(game: str, arguments: str, python: str) -> str:
     # Files, not pipes: a game may print much, and leave processes that hold a pipe open.
     with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as printed:
         order["answer"] = answer.fileno()
+        told_of = threading.Timer(TELL_AFTER_S, _tell_of_waiting, [game])
+        told_of.daemon = True
+        told_of.start()
         try:
             done = subprocess.run(
                 command(python, order),
@@ -149,15 +154,19 @@ def _ask(game: str, arguments: str, python: str) -> str:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise UserError(f"{game} did not start within {PROBE_TIMEOUT_S:g} s") from error
+            raise UserError(
+                f"{game} did not start within {PROBE_TIMEOUT_S:g} s{_last(_content(printed))}; "
+                "start the game by itself to see what it waits for"
+            ) from error
         except OSError as error:
             raise UserError(
                 f"env.python={python!r} cannot be started: {error.strerror}; {INTERPRETER}"
             ) from error
-        told, said = _content(answer), _content(printed).strip()
+        finally:
+            told_of.cancel()
+        told, last = _content(answer), _last(_content(printed))
     if told:
         return told
-    last = f"; it printed last: {said.splitlines()[-1][:LAST_PRINTED]}" if said else ""
     how = f"ended with exit code {done.returncode}"
     if done.returncode < 0:
         how = f"was killed by signal {-done.returncode}"
@@ -165,6 +174,20 @@ def _ask(game: str, arguments: str, python: str) -> str:
         f"{game} did not start: env.python={python!r} {how} before it answered{last};"
         f" {INTERPRETER}, and see that the game does not end it"
     )
+
+
+def _tell_of_waiting(game: str) -> None:
+    print(
+        f"waiting for {game} to start, up to {PROBE_TIMEOUT_S:g} s; Ctrl-C ends it",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _last(printed: str) -> str:
+    """The last line that a worker printed, for a message; empty if it printed none."""
+    lines = printed.strip().splitlines()
+    return f"; it printed last: {lines[-1][:LAST_PRINTED]}" if lines else ""
 
 
 def _content(file: BinaryIO) -> str:

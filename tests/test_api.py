@@ -19,9 +19,11 @@ from jaxvff.api.results import Columns
 from jaxvff.api.run import Run
 from jaxvff.cli.main import main
 from jaxvff.core.files import plain
-from jaxvff.reports import records, written
+from jaxvff.reports import records, table_file
 from jaxvff.reports.records import EpisodeRecord
 from jaxvff.reports.statistics import interval
+from jaxvff.runs.files import CONFIG_FILE, METRICS_FILE, TABLE_FILE
+from jaxvff.settings import config, sweep
 from jaxvff.settings.overrides import from_values, parse
 
 TINY: dict[str, Any] = {
@@ -205,12 +207,95 @@ def test_a_record_of_episodes_comes_back_from_its_file(tmp_path: Path) -> None:
         test_return=scores, env_steps=np.array([99, 50, 100]), stopped=1,
         aggregate={"test_return": interval(scores[:, None])}, per_seed={"test_return": scores},
     )  # fmt: skip
-    (tmp_path / written.TABLE_FILE).write_text(json.dumps({"results": [record.to_json()]}))
-    (back,) = written.read(tmp_path)
+    (tmp_path / TABLE_FILE).write_text(json.dumps({"results": [record.to_json()]}))
+    (back,) = table_file.read_records(tmp_path)
     assert isinstance(back, EpisodeRecord)
     assert back.to_json() == record.to_json()
     np.testing.assert_array_equal(back.test_return, scores)
     assert records.from_json(record.to_json()).aggregate == record.aggregate
+
+
+FOREIGN = [
+    ["env=custom", "n_envs=1", "segment_length=101", *own]
+    for own in (
+        ["env.entry=antigravity:fly", "total_steps=200", "sweep.env.penalty=[0,1]"],
+        ["env.entry=antigravity:land", "total_steps=100", "sweep.env.penalty=[0,2]"],
+    )
+]
+
+
+def foreign_run(folder: Path, *, steps: int = 200) -> Path:
+    """A run of two parts whose games are somebody's code, as its files would have it.
+
+    A sweep value of each part has the same label. `steps` were done in the first part.
+    """
+    folder.mkdir()
+    (folder / "run.yaml").write_text(json.dumps({"command": "train", "parts": FOREIGN}))
+    told = []
+    for k, part in enumerate(FOREIGN):
+        values = sweep.expand(part)
+        job = folder / f"0{k}_job"
+        job.mkdir()
+        (job / CONFIG_FILE).write_text(
+            "---\n".join(f"# {label}\n{config.to_yaml(one)}" for label, one in values)
+        )
+        with (job / METRICS_FILE).open("w") as file:
+            for i, (label, one) in enumerate(values):
+                scores = np.array([10.0 * k + i, np.nan])
+                record = EpisodeRecord(
+                    sweep=label, method="nmqmix", env=one.env, steps=(steps, 100)[k], seed=[0, 1],
+                    timing={}, stopped_at=np.array([-1, 50]), test_return=scores,
+                    env_steps=np.array([100, 50]), stopped=1,
+                    aggregate={"test_return": interval(scores[:, None])},
+                    per_seed={"test_return": scores},
+                )  # fmt: skip
+                line = {"step": 100, "sweep": label, "seed": [0, 1], "test_return": scores}
+                file.write(json.dumps(plain(line)) + "\n")
+                told.append(record.to_json())
+    (folder / TABLE_FILE).write_text(json.dumps({"results": told}))
+    return folder
+
+
+READING = """
+import sys, jaxvff
+run = jaxvff.load(sys.argv[1])
+print(run.complete, run.curves["test_return"].tolist(), [r.stopped for r in run.results])
+print(*(name for name in ("jax", "matplotlib", "antigravity") if name in sys.modules))
+"""
+
+
+def test_results_are_read_without_jax_and_without_running_code_of_the_folder(
+    tmp_path: Path,
+) -> None:
+    folder = foreign_run(tmp_path / "run")
+    done = subprocess.run(
+        [sys.executable, "-c", READING, str(folder)], capture_output=True, text=True, check=True
+    )
+    read, imported = done.stdout.splitlines()
+    assert read == "True [0.0, nan, 1.0, nan, 10.0, nan, 11.0, nan] [1, 1, 1, 1]"
+    assert imported == ""
+    with pytest.raises(jaxvff.UserError, match=r"names code that would be run .* add trust=true"):
+        jaxvff.load(folder).evaluate()
+
+
+def test_sweep_values_of_one_label_keep_their_own_curves(tmp_path: Path) -> None:
+    """Two parts of a run may sweep the same key over the same value, in different games."""
+    drawn = list(jaxvff.load(foreign_run(tmp_path / "run"))._curves())
+    returns = [[line["test_return"][0] for line in curve.lines] for curve in drawn]
+    assert returns == [[0.0], [1.0], [10.0], [11.0]]
+
+
+def test_a_run_is_complete_when_each_sweep_value_is(tmp_path: Path) -> None:
+    """An interrupted part, and a table from before its last part began."""
+    assert not jaxvff.load(foreign_run(tmp_path / "cut", steps=100)).complete
+    whole = foreign_run(tmp_path / "whole")
+    assert jaxvff.load(whole).complete
+    told = json.loads((whole / TABLE_FILE).read_text())
+    (whole / TABLE_FILE).write_text(json.dumps({"results": told["results"][:-1]}))
+    assert not jaxvff.load(whole).complete
+    (whole / TABLE_FILE).write_text('{"results": [{"steps": 100}]}')
+    with pytest.raises(jaxvff.UserError, match=r"table.json cannot be read \(KeyError: 'sweep'\)"):
+        _ = jaxvff.load(whole).complete
 
 
 @pytest.mark.slow

@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxvff.core.errors import UserError
 from jaxvff.core.types import EnvSpec, HostEnv, Segment
+from jaxvff.envs import hosted
 from jaxvff.envs.host.shared import Arrays
 from jaxvff.playing import explore, rollout
 from jaxvff.playing.host.packing import Batch, Packer
@@ -369,3 +371,16 @@ def test_an_evaluation_on_the_host_is_greedy_and_of_the_parameters_it_is_given()
     assert tested["test_return"][0] == played.return_[0, 0]
     assert tested["test_length"][0] == played.length[0, 0]
     assert other == again != tested["test_return"][0]
+
+
+def test_a_game_that_does_not_start_is_told_of_while_it_is_waited_for(
+    tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(hosted, "TELL_AFTER_S", 0.1)
+    monkeypatch.setattr(hosted, "PROBE_TIMEOUT_S", 1.0)
+    silent = tmp_path / "python"
+    silent.write_text("#!/bin/sh\necho looking for a licence\nexec sleep 60\n")
+    silent.chmod(0o755)
+    with pytest.raises(UserError, match=r"did not start within 1 s; it printed last: looking for"):
+        hosted._ask("toy", "{}", str(silent))
+    assert capsys.readouterr().err == "waiting for toy to start, up to 1 s; Ctrl-C ends it\n"

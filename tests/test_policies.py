@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from jaxvff.api.policies import fixed_context
 from jaxvff.core.errors import UserError
@@ -264,8 +265,11 @@ def damaged(folder: Path, told: dict) -> None:
 
 def test_a_folder_that_is_no_policy_or_a_damaged_one_is_told(tmp_path: Path) -> None:
     folder, policy = tmp_path / "policy", team(shared=False)
-    with pytest.raises(UserError, match=r"is no policy: it has no readable policy\.json"):
+    with pytest.raises(UserError, match=r"is no policy: it has no policy\.json; make one with"):
         files.load_policy(folder)
+    (tmp_path / "run.yaml").write_text("")
+    with pytest.raises(UserError, match=r"is a run folder and no policy; .* jaxvff export run="):
+        files.load_policy(tmp_path)
     files.save_policy(policy, folder)
     with pytest.raises(UserError, match="exists and is not empty; name a new folder"):
         files.save_policy(policy, folder)
@@ -273,14 +277,68 @@ def test_a_folder_that_is_no_policy_or_a_damaged_one_is_told(tmp_path: Path) -> 
     damaged(folder, {"network": network | {"hidden_dim": 8}})
     with pytest.raises(UserError, match=r"has the shape .*16.*needs .*8"):
         files.load_policy(folder)
-    damaged(folder, {"network": network, "format": "jaxvff policy 9"})
-    with pytest.raises(UserError, match="has the format 'jaxvff policy 9', and this version"):
-        files.load_policy(folder)
-    damaged(folder, {"format": files.FORMAT})
+    damaged(folder, {"network": network})
     weights = folder / "agent_1.safetensors"
+    whole = load_file(weights)
+    save_file({name: x.astype(np.float64) for name, x in whole.items()}, weights)
+    with pytest.raises(UserError, match=r"agent_1.safetensors: .* has the type float64 and must"):
+        files.load_policy(folder)
     weights.write_bytes(weights.read_bytes()[:-8])
     with pytest.raises(UserError, match=r"agent_1.safetensors cannot be read"):
         files.load_policy(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"hidden_dim": "16"}, "network.hidden_dim is '16', not a whole number above 0; export"),
+        ({"n_agents": True}, "network.n_agents is True, not a whole number above 0"),
+        ({"obs_size": 0}, "network.obs_size is 0, not a whole number above 0"),
+        ({"utility": ["gru"]}, r"network.utility is \['gru'\], not a text"),
+        ({"agent_id": "no"}, "network.agent_id is 'no', not a true or false"),
+        ({"norm": "batch"}, "network.norm is 'batch', not none or layer"),
+        ({"context": ["x"]}, "could not convert string to float: 'x'"),
+        ({"context": 3}, "'int' object is not iterable"),
+        ({"context": [float("nan")]}, "network.context is not finite"),
+    ],
+)
+def test_a_layout_of_wrong_types_is_told_before_a_parameter_is_read(
+    change: dict, said: str, policy_json: Path
+) -> None:
+    told = json.loads(policy_json.read_text())
+    policy_json.write_text(json.dumps(told | {"network": told["network"] | change}))
+    with pytest.raises(UserError, match=rf"policy.json is damaged: {said}"):
+        files.load_policy(policy_json.parent)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "is damaged: Expecting value"),
+        ("[]", "is damaged: list indices must be"),
+        ('{"format": "jaxvff policy 1"}', "is damaged: it lacks 'network'; export the run again"),
+        ('{"format": null}', "has the format None and this is jaxvff"),
+        (
+            '{"format": "jaxvff policy 9", "versions": {"jaxvff": "7.0"}}',
+            "has the format 'jaxvff policy 9', written by jaxvff 7.0, and this is jaxvff .*; update",
+        ),
+    ],
+)
+def test_a_policy_json_that_is_damaged_or_of_the_future_is_told(
+    text: str, said: str, policy_json: Path
+) -> None:
+    policy_json.write_text(text)
+    with pytest.raises(UserError, match=rf"policy.json {said}"):
+        files.load_policy(policy_json.parent)
+
+
+@pytest.fixture
+def policy_json(tmp_path: Path) -> Path:
+    """The policy.json of a folder that has nothing else."""
+    told = {"format": files.FORMAT, "network": team().layout._asdict()}
+    path = tmp_path / files.JSON_FILE
+    path.write_text(json.dumps(told))
+    return path
 
 
 def test_a_policy_of_somebody_runs_no_code_of_its_choice(tmp_path: Path) -> None:

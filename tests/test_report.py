@@ -15,6 +15,7 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,21 @@ import yaml
 
 from jaxvff.cli import report
 from jaxvff.core.errors import UserError
-from jaxvff.reports import page, page_tasks, serving, study, svg
+from jaxvff.core.files import plain
+from jaxvff.reports import (
+    entry_files,
+    page,
+    page_curves,
+    page_data,
+    rules,
+    serving,
+    study,
+    svg,
+)
 from jaxvff.reports.statistics import band, interval, wilson
+from jaxvff.runs.files import kept_copy
+from jaxvff.settings import presets, sweep
+from jaxvff.settings.overrides import parse
 
 RESULTS = Path(__file__).resolve().parent.parent / "benchmarks" / "results"
 REPORTS, INTERVAL = 5, 100
@@ -83,7 +97,7 @@ def run_folder(
     return folder
 
 
-def data(picture: page_tasks.Picture, what: str) -> list[dict[str, str]]:
+def data(picture: page_data.Picture, what: str) -> list[dict[str, str]]:
     """The rows of a picture's data."""
     (file,) = (f for f in picture.files if f.what == what)
     text = urllib.parse.unquote(file.uri.partition(",")[2])
@@ -156,7 +170,7 @@ def test_a_curve_is_the_iqm_over_seeds_with_the_interval_of_the_statistics(tmp_p
     rows = data(picture, "curves")
     assert [float(row["env_steps"]) for row in rows] == [100, 200, 300, 400, 500]
     wins = np.array([[0.5 + 0.01 * (k + s) for s in range(4)] for k in range(1, 6)])
-    expected = band(wins, resamples=page_tasks.RESAMPLES)
+    expected = band(wins, resamples=page_curves.RESAMPLES)
     for name in ("iqm", "low", "high"):
         found = [float(row[name]) for row in rows]
         np.testing.assert_allclose(found, getattr(expected, name), rtol=1e-4)
@@ -204,7 +218,126 @@ def test_tasks_that_differ_in_an_option_of_the_environment_are_apart(tmp_path: P
     penalties = [config(env={"kind": "predator_prey", "penalty": p}) for p in (-0.5, -2.0)]
     paths = [run_folder(tmp_path / str(k), ({}, c)) for k, c in enumerate(penalties)]
     names = [task.name for task in page.gather(paths).tasks]
-    assert names == ["predator_prey, penalty=-0.5", "predator_prey, penalty=-2.0"]
+    assert names == ["predator_prey, penalty=-0.5", "predator_prey, penalty=-2"]
+
+
+def game_of_file(folder: Path, path: str, table: list[list[int]], **own: Any) -> Path:
+    """A run of a matrix game that kept a copy of its payoffs, as every run does."""
+    run_folder(folder, ({}, config(env={"kind": "matrix", "file": path}, **own)))
+    copy = kept_copy(folder, path)
+    copy.parent.mkdir()
+    copy.write_text(json.dumps(table))
+    return folder
+
+
+def test_a_file_of_payoffs_is_known_by_what_it_holds_and_not_by_its_name(tmp_path: Path) -> None:
+    """One path with two contents is two tasks, also for seeds that go on; two paths may be one."""
+    one, other = [[5, 0], [0, 1]], [[0, 5], [1, 0]]
+    runs = [
+        game_of_file(tmp_path / "a", "game.json", one),
+        game_of_file(tmp_path / "b", "game.json", other, seed=4),
+        game_of_file(tmp_path / "c", "/elsewhere/same.json", one, lr=0.01),
+        run_folder(tmp_path / "d", ({}, config(lr=1.0, env={"kind": "matrix", "payoff": one}))),
+    ]
+    tasks = page.gather(runs).tasks
+    assert [len(task.scores) for task in tasks] == [3, 1]
+    assert [task.scores[0].seeds for task in tasks] == [4, 4]
+    for task in tasks:
+        assert re.fullmatch(r"matrix/game\.json, payoffs=[0-9a-f]{8}", task.name)
+
+
+def test_a_default_that_one_run_spells_out_makes_no_task_of_its_own(tmp_path: Path) -> None:
+    prey = {"kind": "predator_prey", "penalty": -2}
+    envs = [prey, {**prey, "penalty": -2.0, "time_limit": 200}, {**prey, "time_limit": 50}]
+    paths = [
+        run_folder(tmp_path / str(k), ({}, config(env=env, seed=4 * k)))
+        for k, env in enumerate(envs)
+    ]
+    tasks = page.gather(paths).tasks
+    assert [task.name for task in tasks] == [
+        "predator_prey, time_limit=200", "predator_prey, time_limit=50"
+    ]  # fmt: skip
+    assert [task.scores[0].seeds for task in tasks] == [8, 4]
+
+
+def test_all_tasks_together_count_a_game_with_two_time_limits_as_two_tasks(tmp_path: Path) -> None:
+    envs = [{"kind": "smax", "map": "3m", "time_limit": limit} for limit in (60, 100)]
+    paths = [
+        run_folder(tmp_path / f"{k}{method}", ({}, config(env=env, method={"name": method})))
+        for k, env in enumerate(envs)
+        for method in ("qmix", "vdn")
+    ]
+    together = page.gather(paths).across
+    assert together is not None
+    assert together.tasks == ["smax/3m, time_limit=60", "smax/3m, time_limit=100"]
+    assert [score.n for _, _, score in together.scores] == [8, 8]
+
+
+def test_records_that_tell_no_options_are_of_a_task_of_their_own(tmp_path: Path) -> None:
+    """smax/3m may be any of its time limits."""
+    record = {"sweep": {"env": "smax/3m", "method": "qmix"}, "steps": 500, "seed": [0, 1],
+              "test_return": [1.0, 2.0]}  # fmt: skip
+    (tmp_path / "old.json").write_text(json.dumps({"results": [record]}))
+    run = run_folder(tmp_path / "a", ({}, config()))
+    names = [task.name for task in page.gather([run, tmp_path / "old.json"]).tasks]
+    assert names == [f"smax/3m ({run})", f"smax/3m ({tmp_path}/old.json)"]
+
+
+def test_the_parts_of_reproduce_coordination_are_its_games_with_the_methods_of_each(
+    tmp_path: Path,
+) -> None:
+    """Parts sweep methods and one key over one value in several games: labels do not tell them."""
+    run = tmp_path / "run"
+    parts = presets.overrides(
+        "coordination", parse(["seeds=4", "sweep.method=[ordered_joint,qmix,vdn]"])
+    )
+    values = [sweep.expand(part) for part in parts]
+    for k, part in enumerate(values):
+        told = [(plain(label), plain(asdict(one))) for label, one in part]
+        run_folder(run / f"{k:02d}_part", *told)
+    (run / "run.yaml").write_text(
+        json.dumps(
+            {"command": "reproduce coordination", "parts": [[o.text for o in p] for p in parts]}
+        )
+    )
+    entries = study.pooled(rules.completed(entry_files.read(run)))
+    assert len({json.dumps(plain(label)) for part in values for label, _ in part}) < len(entries)
+    tasks = study.by_task(entries)
+    assert list(tasks) == [
+        *(f"matrix_steps/{game}" for game in ("two_step", "maven", "chain")),
+        *(f"predator_prey, penalty={x}" for x in (0, -0.5, -1, -2)),
+        *(f"foraging, penalty={x}" for x in (0, 0.1)),
+    ]
+    for of_task in tasks.values():
+        assert sorted(study.named(of_task)) == ["ordered_joint", "qmix", "vdn"]
+
+
+def test_runs_that_are_one_row_show_what_each_of_them_took_learned_and_ran_on(
+    tmp_path: Path,
+) -> None:
+    game = {"kind": "matrix", "game": "a"}
+    paths, payoff = [], [[5, 0], [0, 1]]
+    for k, wall in enumerate((100.0, 400.0)):
+        path = run_folder(tmp_path / str(k), ({}, config(env=game, seed=4 * k)))
+        (path / "timing.json").write_text(json.dumps({"compile_s": 10.0, "wall_s": wall}))
+        learned = {"seed": 4 * k, "q_tot": [[k, 0], [0, 1]], "utilities": [[1, 0], [1, 0]]}
+        record = {"sweep": {}, "method": "qmix", "env": game, "steps": REPORTS * INTERVAL,
+                  "payoff": payoff, "median_seed": learned}  # fmt: skip
+        machine = {"jax": f"0.{k}", "device": "cpu", "n_devices": 2}
+        (path / "table.json").write_text(json.dumps({"results": [record], "machine": machine}))
+        paths.append(path)
+    found = page.gather(paths)
+    (row,) = found.runs
+    assert (row.seeds, row.wall_s, row.compile_s) == (8, (100, 400), (10, 10))
+    assert row.seed_steps_per_s == pytest.approx((4 * 500 / 390, 4 * 500 / 90))
+    assert found.machines == [(str(p), f"jax 0.{k}, 2 × cpu") for k, p in enumerate(paths)]
+    titles = [both[1].title for both in found.tasks[0].payoffs]
+    assert [title.partition("learned, ")[2] for title in titles] == [
+        f"the median by error of {path}" for path in paths
+    ]
+    text = page.html(found)
+    assert "100 s to 7 min" in text
+    assert ">10 s<" in text
 
 
 def test_a_run_that_is_not_complete_says_how_far_it_is(tmp_path: Path) -> None:
@@ -232,7 +365,7 @@ def test_the_tables_of_a_matrix_game_are_there_with_rates_and_the_greedy_cell() 
              "predator_prey.json", "beyond.json", "random_games.json"]
 )  # fmt: skip
 def test_every_record_of_trained_methods_can_be_read(name: str) -> None:
-    entries = study.read(RESULTS / name)
+    entries = entry_files.read(RESULTS / name)
     assert len(entries) == len(json.loads((RESULTS / name).read_text())["results"])
     assert all(entry.final or entry.rates for entry in entries)
 

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import jaxvff
 from jaxvff.cli import progress
 from jaxvff.cli.main import main
 from jaxvff.core.errors import UserError
@@ -280,6 +281,27 @@ def test_merged_shards_are_what_one_machine_gives(whole: Path, copied: Path) -> 
         assert all(same(mine["per_seed"][k], other["per_seed"][k]) for k in mine["per_seed"])
         assert same(mine["median_seed"]["q_tot"], other["median_seed"]["q_tot"])
     assert {p.name for p in whole.iterdir()} - {p.name for p in copied.iterdir()} == {"checkpoint"}
+
+
+@pytest.mark.slow
+def test_a_plan_tells_what_it_needs_before_and_after_it_is_merged(copied: Path, capsys) -> None:
+    begun = jaxvff.load(copied)
+    assert not begun.complete
+    for ask in (lambda: begun.results, lambda: begun.curves):
+        with pytest.raises(UserError, match=rf"not merged yet; .* jaxvff merge {copied}$"):
+            ask()
+    capsys.readouterr()
+    assert main(["merge", str(copied)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "checkpoints: not merged; to evaluate, export, record or go on: "
+        f"jaxvff merge {copied} checkpoint=true"
+    )
+    merged = jaxvff.load(copied)
+    assert merged.complete
+    assert len(merged.results) == 2
+    assert merged.curves.n_rows == 4 * 2 * 4  # reports, sweep values, seeds
+    with pytest.raises(UserError, match=rf"jaxvff merge {copied} checkpoint=true"):
+        merged.evaluate()
 
 
 @pytest.mark.slow

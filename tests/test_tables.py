@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from jaxvff.cli import bench
 from jaxvff.reports import records, statistics, table1, tables, written
 from jaxvff.reports.records import EpisodeRecord, Record, TableRecord
 from tests import scores
@@ -219,3 +220,25 @@ def test_payoffs_are_shown_with_three_digits_of_the_largest() -> None:
         assert tables.number(payoff, tables.decimals(np.array([payoff, -payoff / 2]))) == text
     assert tables.decimals(np.array([np.nan, 0.5])) == 3
     assert tables.number(-0.00001, 2) == "0.00"
+
+
+def test_the_table_of_bench_loses_no_figure_in_a_narrow_terminal() -> None:
+    row = {
+        "method": "ordered_nmqmix", "lanes": 1024, "seed_steps_per_s": 123456.0, "compile_s": 12.3,
+        "init_s": 4.5, "state_bytes": 1_290_000, "part": "replay", "part_bytes": 768_000,
+    }  # fmt: skip
+    console = Console(width=40, file=io.StringIO())
+    console.print(bench.terminal([row]))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    cells = [line.split("│")[1:-1] for line in lines if line.startswith("│")]
+    columns = ["".join(cell.strip() for cell in column) for column in zip(*cells, strict=True)]
+    wanted = [
+        "ordered_nmqmix",
+        "1024",
+        "123,456",
+        "12.3s",
+        "4.5s",
+        "1.29MB/seed",
+        "replay768kB/seed",
+    ]
+    assert [column.replace(" ", "") for column in columns] == wanted

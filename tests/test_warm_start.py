@@ -13,6 +13,7 @@ import pytest
 from jaxvff.api import policies
 from jaxvff.cli.main import main
 from jaxvff.core.errors import UserError
+from jaxvff.envs import ENVS, matrix
 from jaxvff.policies import files
 from jaxvff.runs import execute, learned, warm_start
 from jaxvff.runs import folder as runs
@@ -170,17 +171,28 @@ def test_a_fingerprint_knows_the_parameters(source: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("hidden_dim=16", r"utility/params/Dense_0/bias is 8 there and 16 here; both need"),
-        ("norm=layer", r"utility/params/LayerNorm_0/bias is missing there and 8 here"),
-        ("shared=false", r"utility/params/Dense_0/bias is 8 there and 2x8 here"),
-        ("env=matrix_steps/two_step", r"utility/params/Dense_0/kernel is 4x8 there and \d+x8 here"),
+        ("hidden_dim=16", "hidden_dim=8 there and 16 here; the utility networks have to be al"),
+        ("norm=layer", "norm=none there and layer here"),
+        ("shared=false", "shared=true there and false here"),
+        ("utility=gru", "utility=mlp there and gru here"),
+        ("env=matrix_steps/two_step", r"(n_actions|obs_size|n_agents)=\d there and \d+ here"),
     ],
 )
-def test_the_first_parameter_of_another_shape_is_named_before_there_is_a_folder(
+def test_a_network_that_differs_is_named_before_there_is_a_folder(
     change: str, said: str, policy: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=rf"init_from={policy}: {said}"):
         warm_started(policy, tmp_path / "run", change)
+    assert not (tmp_path / "run").exists()
+
+
+def test_actions_of_other_names_are_refused_though_shapes_are_equal(
+    policy: Path, tmp_path: Path, monkeypatch
+) -> None:
+    other = matrix.KIND._replace(make=lambda o: matrix.make(o)._replace(action_names=tuple("BAC")))
+    monkeypatch.setitem(ENVS.own, "matrix", other)
+    with pytest.raises(UserError, match=r"action 0 is 'A' there and 'B' here, so that what was le"):
+        warm_started(policy, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -24,6 +24,10 @@ or name an interpreter that has it: env.python=<its python>"""
 REPRESENTATIONS = ("relative", "cds", "simple115v2", "scaled")
 REWARDS = ("scoring", "scoring,checkpoints", "cds")
 RESULTS = ("win_rate", "loss_rate", "draw_rate", "timeout_rate", "goal_difference")
+# The options that make another task of the published one, as published: defaults of envs/grf.py.
+PUBLISHED = {
+    "bind_players": False, "mask_actions": False, "action_repeat": 1, "terminate_late": False
+}  # fmt: skip
 N_ACTIONS = 19  # gfootball's default action set: idle, 8 directions, and these
 LONG_PASS, HIGH_PASS, SHORT_PASS, SHOT, SPRINT = 9, 10, 11, 12, 13
 RELEASE_DIRECTION, RELEASE_SPRINT, SLIDING, DRIBBLE, RELEASE_DRIBBLE = 14, 15, 16, 17, 18

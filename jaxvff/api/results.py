@@ -107,8 +107,8 @@ def curves(lines: Iterable[Line]) -> Columns:
 
 def _rows(record: Record) -> Iterator[dict[str, Any]]:
     about = {"method": record.method, "env": record.env["kind"], "task": task(record.env)}
-    kept = record.per_seed if hasattr(record, "per_seed") else {}
-    scores = {"stopped_at": record.stopped_at, "test_return": record.test_return, **kept}
+    own = {"stopped_at": record.stopped_at, "test_return": record.test_return}
+    scores = own | record.per_seed
     for i, seed in enumerate(record.seed):
         of_seed = {name: values[i] for name, values in scores.items()}
         yield {**about, **_swept(record.sweep), "seed": seed, "steps": record.steps, **of_seed}

@@ -34,7 +34,11 @@ def load(folder: str | Path, *, trust: bool = False) -> Run:
 
 
 class Run:
-    """A run folder. Nothing is computed before it is asked for."""
+    """A run folder. Nothing is computed before it is asked for.
+
+    Whatever shows results (`complete`, `results`, `curves`, the pictures) reads files alone: JAX is
+    not imported, and code that the folder names is not run, so that nothing has to be trusted.
+    """
 
     def __init__(self, folder: Path, *, trust: bool = False) -> None:
         """See `load`."""
@@ -65,15 +69,17 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Whether every sweep value was trained to its end."""
-        from jaxvff.runs import checkpoint
-        from jaxvff.runs.learned import CHECKPOINTS
+        """Whether every sweep value was trained to its end, and its results are in table.json.
 
-        newest = [checkpoint.latest(files / CHECKPOINTS) for files, _ in self.files()]
-        return all(
-            path is not None and int(path.name) >= job.config.n_iterations
-            for path, job in zip(newest, self.jobs, strict=True)
-        )
+        Raises:
+          UserError: table.json is damaged.
+        """
+        from jaxvff.reports import table_file
+
+        table = table_file.read(self.folder)
+        done = sorted(result["steps"] for result in table.results) if table else []
+        asked = sorted(c.n_iterations * c.steps_per_iteration for c in self.configs)
+        return len(done) == len(asked) and all(d >= a for d, a in zip(done, asked, strict=True))
 
     @property
     def results(self) -> Results:
@@ -83,20 +89,23 @@ class Run:
           UserError: there is none yet.
         """
         from jaxvff.api.results import Results
-        from jaxvff.reports import written
+        from jaxvff.reports import table_file
 
-        return Results(written.read(self.folder))
+        return Results(table_file.read_records(self.folder))
 
     @property
     def curves(self) -> Columns:
-        """Every report of every seed, from metrics.jsonl: step, seed, and what was measured."""
-        from jaxvff.api import results
-        from jaxvff.runs import metrics_file
-        from jaxvff.runs.files import METRICS_FILE
+        """Every report of every seed, from metrics.jsonl: step, seed, and what was measured.
 
-        paths = [files / METRICS_FILE for files, _ in self.files()]
-        lines = (line for path in paths if path.exists() for line in metrics_file.read(path))
-        return results.curves(lines)
+        Raises:
+          UserError: a file is damaged, or the run is a plan that is not merged yet.
+        """
+        from jaxvff.api import results
+        from jaxvff.runs import job_files, shards
+
+        shards.check_is_whole(self.folder)
+        jobs = job_files.folders(self.folder)
+        return results.curves(line for job in jobs for line in job_files.lines(job))
 
     def evaluate(self) -> Results:
         """Play greedily now, from the newest checkpoints, as `jaxvff evaluate` does.
@@ -204,12 +213,18 @@ class Run:
         return Picture.drawn(lambda path: plots.rates(games, path))
 
     def _curves(self) -> Iterator[Curve]:
-        from jaxvff.reports import records
+        from jaxvff.reports import records, table_file
+        from jaxvff.runs import job_files
 
-        folders = [(value.label, files) for files, job in self.files() for value in job.values]
-        for record in self.results:  # fewer than jobs, where some have not run yet
-            (files,) = (files for label, files in folders if label == record.sweep)
-            yield records.curve(files, record)
+        found = {
+            table_file.identity(label, config["method"]["name"], config["env"]): job
+            for job in job_files.folders(self.folder)
+            for label, config in job_files.values(job)
+        }
+        for record in self.results:
+            job = found.get(table_file.identity(record.sweep, record.method, record.env))
+            if job is not None:
+                yield records.curve(job, record)
 
     def files(self) -> list[tuple[Path, Job]]:
         """The folder of each job, and the job."""

@@ -19,6 +19,7 @@ UNTIMED = ["eval_interval", "eval_episodes", "checkpoint_interval"]
 UNTIMED += ["run_dir", "tensorboard", "wandb"]
 
 if TYPE_CHECKING:
+    from rich.console import JustifyMethod
     from rich.table import Table
 
     from jaxvff.runs.plan import Job
@@ -134,7 +135,8 @@ def terminal(rows: list[dict[str, Any]]) -> Table:
     table = Table(title=f"Throughput on {n} x {device}, jax {jax.__version__}")
     columns = ("method", "lanes", "seed-steps/s", "compile", "init", "state", "main part")
     for name in columns:
-        table.add_column(name, justify="left" if name == "method" else "right")
+        justify: JustifyMethod = "left" if name == "method" else "right"
+        table.add_column(name, justify=justify, overflow="fold")
     for r in rows:
         table.add_row(
             r["method"],

@@ -27,4 +27,11 @@ def run(args: list[str]) -> int:
             where = merge.machine(parts)
             show(console, folder, results, command=found.command, where=where)
     console.print(f"results: {folder}", soft_wrap=True, markup=False)
+    if not checkpoints:
+        console.print(
+            f"checkpoints: not merged; to evaluate, export, record or go on: jaxvff merge {folder} "
+            "checkpoint=true",
+            soft_wrap=True,
+            markup=False,
+        )
     return 0

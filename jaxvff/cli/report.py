@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ def run(args: list[str]) -> int:
     out = Path(own["out"])
     if own["watch"] == "true":
         return _watch(paths, out, wish, port=int(own["port"]), every_s=float(own["every"]))
+    gc.disable()  # each collection would walk through all numbers that were read
     print(page.write(paths, out, wish))
     return 0
 

@@ -32,6 +32,7 @@ class CollectionOptions:
         None,
         "a file from jaxvff record: an iteration draws n_envs of its episodes at random and plays "
         "nothing; greedy evaluation plays as ever",
+        file=True,
     )
 
     @property

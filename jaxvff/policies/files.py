@@ -33,6 +33,7 @@ from jaxvff.policies.layout import PORTABLE_HEADS, Layout
 from jaxvff.policies.policy import Policy, Seen, choose
 
 JSON_FILE, ACT_FILE = "policy.json", "act.py"
+RUN_FILE = "run.yaml"  # by which a run folder is known, see runs/run_file.py
 FORMAT = "jaxvff policy 1"  # another number where an older reader would act wrongly
 PORTABLE_NETWORKS = ("mlp", "gru")  # that act.py knows
 PLATFORMS = ("cpu", "cuda", "tpu")  # of the StableHLO programs
@@ -87,21 +88,7 @@ def load_policy(folder: str | Path) -> Policy:
       UserError: it is no such folder, or one that is damaged or of another version.
     """
     folder = Path(folder)
-    try:
-        told = json.loads((folder / JSON_FILE).read_text(encoding="utf-8"))
-        if told["format"] != FORMAT:
-            raise UserError(
-                f"{folder / JSON_FILE} has the format {told['format']!r}, and this version of "
-                f"jaxvff reads {FORMAT!r}; export the run again"
-            )
-        layout = Layout.read(told["network"])
-    except UserError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(
-            f"{folder} is no policy: it has no readable {JSON_FILE}; make one with jaxvff export "
-            f"run=<run folder> to={folder}"
-        ) from error
+    told, layout = _told(folder)
     network = layout.network()
     own = {"format", "network", "inputs", "program", "versions"}
     about = {name: value for name, value in told.items() if name not in own}
@@ -111,6 +98,47 @@ def load_policy(folder: str | Path) -> Policy:
     wanted = flat(jax.eval_shape(network.init, jax.random.key(0)))
     _check_leaves(folder, leaves, wanted)
     return Policy(network, nested(leaves), layout, about)
+
+
+def _told(folder: Path) -> tuple[dict[str, Any], Layout]:
+    """What policy.json says, and its layout.
+
+    Raises:
+      UserError: there is none, or it is damaged or of another version.
+    """
+    path = folder / JSON_FILE
+    if not path.exists():
+        if (folder / RUN_FILE).exists():
+            raise UserError(
+                f"{folder} is a run folder and no policy; take one of its seeds: jaxvff export "
+                f"run={folder} to=<folder>, or jaxvff.load({str(folder)!r}).policy()"
+            )
+        raise UserError(
+            f"{folder} is no policy: it has no {JSON_FILE}; make one with jaxvff export "
+            "run=<run folder> to=<folder>"
+        )
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        if told["format"] != FORMAT:
+            raise _other_format(path, told)
+        return dict(told), Layout.read(told["network"])
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        what = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"{path} is damaged: {what}; export the run again") from error
+
+
+def _other_format(path: Path, told: dict[str, Any]) -> UserError:
+    """Of a later version, or of none that there ever was."""
+    versions = told.get("versions")
+    writer = versions.get("jaxvff") if isinstance(versions, dict) else None
+    by = f", written by jaxvff {writer}," if writer else ""
+    return UserError(
+        f"{path} has the format {told['format']!r}{by} and this is jaxvff "
+        f"{metadata.version('jaxvff')}, which reads {FORMAT!r}; update jaxvff, or export the run "
+        "again with this version"
+    )
 
 
 def flat(params: Params) -> dict[str, Any]:
@@ -182,9 +210,16 @@ def _program(policy: Policy, params: Params) -> bytes:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
+        leaves = load_file(path)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read: {error}; export the run again") from error
+    for name, array in leaves.items():
+        if array.dtype != np.float32:
+            raise UserError(
+                f"{path}: {name} has the type {array.dtype} and must be float32; export the run "
+                "again, or convert it"
+            )
+    return leaves
 
 
 def _stacked(folder: Path, sets: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

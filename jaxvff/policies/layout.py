@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,10 +10,13 @@ import numpy as np
 from jaxvff.core.errors import UserError
 from jaxvff.core.registry import load
 from jaxvff.core.types import EnvSpec
-from jaxvff.networks.options import UTILITIES
+from jaxvff.networks.options import NORMS, UTILITIES
 from jaxvff.networks.utility import Utility
 
 HEADS = "jaxvff.networks.heads"
+SIZES = ("n_agents", "n_actions", "obs_size", "hidden_dim")
+NAMES, SWITCHES = ("utility", "norm", "head"), ("shared", "agent_id", "last_action")
+_SAID = {int: "whole number above 0", str: "text", bool: "true or false"}
 # Those that policies/act.py knows.
 PORTABLE_HEADS = ("attached", "detached", "successor")
 
@@ -97,9 +100,30 @@ class Layout(NamedTuple):
         Raises:
           KeyError, TypeError, ValueError: one is missing, or of another type.
         """
+        for name, kind in (*_of(int, SIZES), *_of(str, NAMES), *_of(bool, SWITCHES)):
+            if type(told[name]) is not kind or (kind is int and told[name] < 1):
+                raise ValueError(f"network.{name} is {told[name]!r}, not a {_SAID[kind]}")
+        if told["norm"] not in NORMS:
+            raise ValueError(f"network.norm is {told['norm']!r}, not {' or '.join(NORMS)}")
         layout = cls(**{name: told[name] for name in cls._fields})
-        layout = layout._replace(context=tuple(map(float, layout.context)))
-        sizes = (layout.n_agents, layout.n_actions, layout.obs_size, layout.hidden_dim)
-        if any(type(size) is not int or size < 1 for size in sizes):
-            raise ValueError(f"sizes {sizes}")
-        return layout
+        context = tuple(float(x) for x in layout.context)
+        if not np.isfinite(context).all():
+            raise ValueError("network.context is not finite")
+        return layout._replace(context=context)
+
+    def difference(self, other: Layout) -> str | None:
+        """The first thing in which a network with parameters of this one differs, in words.
+
+        Teams of other sizes may share parameters, where no agent has its own or sees its number.
+        """
+        one_for_all = self.shared and not self.agent_id
+        for name in (*SWITCHES, *SIZES, *NAMES):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs and not (name == "n_agents" and one_for_all):
+                there, here = (str(x).lower() for x in (mine, theirs))
+                return f"{name}={there} there and {here} here"
+        return None
+
+
+def _of(kind: type, names: Sequence[str]) -> list[tuple[str, type]]:
+    return [(name, kind) for name in names]

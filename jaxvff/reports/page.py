@@ -1,19 +1,20 @@
 """A report: one HTML page about runs, which needs neither a network nor files beside it.
 
 What it shows is gathered here and in page_tasks.py; page.html.jinja says how it looks.
+The sweep values come from entry_files.py, what they have in common from study.py.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxvff.core.errors import UserError, check_name, extra
 from jaxvff.core.files import write_text
-from jaxvff.reports import study
-from jaxvff.reports.study import Entry
+from jaxvff.reports import entry_files, rules, study
+from jaxvff.reports.entry import COMPLETE, ENDED, RECORDED, Entry
 
 if TYPE_CHECKING:
     from jaxvff.reports.page_tasks import Across, Task
@@ -34,6 +35,13 @@ class Wish(NamedTuple):
 PLAIN = Wish()
 
 
+class Range(NamedTuple):
+    """The least and the most of a number; the same of one run."""
+
+    low: float
+    high: float
+
+
 class Row(NamedTuple):
     """A sweep value in the table of runs."""
 
@@ -44,9 +52,10 @@ class Row(NamedTuple):
     seeds: int
     steps: int
     state: str
-    wall_s: float | None
-    compile_s: float | None
-    seed_steps_per_s: float
+    # Of several runs the least and the most.
+    wall_s: Range | None
+    compile_s: Range | None
+    seed_steps_per_s: Range | None
 
 
 class Settings(NamedTuple):
@@ -132,8 +141,9 @@ def gather(paths: Sequence[Path], wish: Wish = PLAIN) -> Page:
     """
     from jaxvff.reports import page_tasks  # here: matplotlib and scipy take two seconds to import
 
-    read = [entry for path in paths for entry in study.read(path)]
-    entries = study.pooled([e for e in read if e.lines or e.final or e.rates])
+    read = [entry for path in paths for entry in entry_files.read(path)]
+    told = [e for e in read if e.lines or e.final or e.rates]
+    entries = study.pooled(rules.completed(told))
     if not entries:
         raise UserError(
             f"{', '.join(map(str, paths))}: nothing has been reported yet; wait for the first "
@@ -148,7 +158,7 @@ def gather(paths: Sequence[Path], wish: Wish = PLAIN) -> Page:
     ]
     return Page(
         runs=[_row(*each) for each in named],
-        machines=list({e.run: _machine(e.machine) for e in entries if e.machine}.items()),
+        machines=_machines(entries),
         settings=_settings(named),
         tasks=page_tasks.tasks(named, wish.metrics, wish.score),
         across=page_tasks.across(named, wish.score),
@@ -181,7 +191,10 @@ def html(page: Page, *, renews: bool = False) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": figure, "seconds": seconds, "count": "{:,}".format}
+    environment.filters |= {
+        "figure": figure, "count": "{:,}".format,
+        "seconds": spread(seconds), "speed": spread(lambda x: figure(x, 2)),
+    }  # fmt: skip
     made = time.strftime("%Y-%m-%d %H:%M")
     return environment.get_template(TEMPLATE).render(
         page=page, made=made, version=__version__, renews=renews
@@ -196,6 +209,16 @@ def figure(x: float | None, digits: int = 3) -> str:
     return text.replace("-", "−")
 
 
+def spread(shown: Callable[[float | None], str]) -> Callable[[Range | None], str]:
+    """A range as text: one number where both of its ends look the same."""
+
+    def text(x: Range | None) -> str:
+        low, high = (shown(None), shown(None)) if x is None else (shown(x.low), shown(x.high))
+        return low if low == high else f"{low} to {high}"
+
+    return text
+
+
 def seconds(x: float | None) -> str:
     """A duration: 42 s, 3 min, 2.5 h."""
     if x is None or x != x:
@@ -207,19 +230,31 @@ def seconds(x: float | None) -> str:
 
 def _row(task: str, name: str, entry: Entry) -> Row:
     share = entry.steps / entry.total_steps if entry.total_steps else 1.0
-    partly = entry.state not in (study.COMPLETE, study.RECORDED)
+    partly = entry.state not in (COMPLETE, RECORDED)
     return Row(
         run=entry.run,
-        command=entry.command,
+        command=", ".join(dict.fromkeys(t.command for t in entry.trainings if t.command)),
         task=task,
         name=name,
         seeds=entry.n_seeds,
         steps=entry.steps,
         state=f"{entry.state}, {share:.0%} of {entry.total_steps:,}" if partly else entry.state,
-        wall_s=entry.timing.get("wall_s"),
-        compile_s=entry.timing.get("compile_s"),
-        seed_steps_per_s=entry.seed_steps_per_s,
+        wall_s=_range(t.timing.get("wall_s") for t in entry.trainings),
+        compile_s=_range(t.timing.get("compile_s") for t in entry.trainings),
+        seed_steps_per_s=_range(t.seed_steps_per_s for t in entry.trainings),
     )
+
+
+def _range(numbers: Iterable[float | None]) -> Range | None:
+    """Of the numbers that there are; None: there are none."""
+    known = [x for x in numbers if x is not None and x == x]
+    return Range(min(known), max(known)) if known else None
+
+
+def _machines(entries: Sequence[Entry]) -> list[tuple[str, str]]:
+    """Each run, with versions and devices."""
+    told = {t.run: _machine(t.machine) for e in entries for t in e.trainings if t.machine}
+    return list(told.items())
 
 
 def _machine(machine: dict[str, Any]) -> str:
@@ -260,7 +295,7 @@ def _stops(task: str, name: str, entry: Entry) -> list[Stop]:
         Stop(task, name, f"seed {seed} stopped at env step {at:,}: a number was not finite")
         for seed, at in entry.stopped.items()
     ]
-    if study.ENDED in entry.state:
+    if ENDED in entry.state:
         left = f"{entry.steps:,} of {entry.total_steps:,} env steps"
         out.append(Stop(task, name, f"the run ended early, after {left}"))
     return out

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxvff.core.files import plain
+from jaxvff.envs.host.grf import PUBLISHED
 from jaxvff.reports.statistics import Aggregate, Rate, interval, median_seed, wilson
 from jaxvff.runs import metrics_file
 from jaxvff.runs.files import METRICS_FILE
@@ -20,10 +21,6 @@ if TYPE_CHECKING:  # it imports JAX, which reading records does not need
 SUCCESSES = ("fit", "optimal", "both")  # of a seed on a matrix game, see core.types.TableScore
 # The options that name the task of an environment, whichever kind it is
 TASK_OPTIONS = ("game", "map", "name", "file", "scenario", "race", "entry")
-# Football's options that make another task of the published one (envs/grf.py), as published.
-PUBLISHED = {
-    "bind_players": False, "mask_actions": False, "action_repeat": 1, "terminate_late": False
-}  # fmt: skip
 LONGEST_SETTING = 30  # characters of key=value in a title; longer ones are cut
 
 Line = dict[str, Any]  # of metrics.jsonl: one report of one sweep value
@@ -76,6 +73,9 @@ class Record(Titled):
     timing: dict[str, float]
     stopped_at: np.ndarray  # [seeds] env steps; -1: the seed did not stop
     test_return: np.ndarray  # [seeds] greedy return, env units
+    # [seeds] each: max_error, regret and SUCCESSES of a matrix game; else test_return, test_length
+    # and test_<result>
+    per_seed: dict[str, np.ndarray]
 
 
 class MedianSeed(NamedTuple):
@@ -93,7 +93,6 @@ class TableRecord(Record):
     rates: dict[str, Rate]  # of SUCCESSES
     payoff: np.ndarray  # [U] * A, env units, of the median seed
     median_seed: MedianSeed
-    per_seed: dict[str, np.ndarray]  # max_error, regret and SUCCESSES, [seeds]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +105,6 @@ class EpisodeRecord(Record):
     env_steps: np.ndarray  # [seeds] transitions that were collected
     stopped: int  # seeds without a score
     aggregate: dict[str, Aggregate]  # by the names of `per_seed`
-    per_seed: dict[str, np.ndarray]  # test_return, test_length, test_<result>, [seeds]
 
 
 class Curve(NamedTuple):

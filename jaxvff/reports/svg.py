@@ -115,9 +115,10 @@ def spans(rows: Sequence[Span], *, label: str, x_label: str, share: bool = False
         names = [row.name if len(row.name) <= 30 else f"{row.name[:29]}…" for row in rows]
         left = min(0.5, 0.03 + 0.0165 * max(map(len, names), default=0))
         figure, axes = _axes(height, left=left)
-        for k, row in enumerate(rows):
-            axes.plot([row.low, row.high], [k, k], color=color(row.style), lw=4, alpha=0.4)
-            axes.plot([row.middle], [k], "o", color=color(row.style), ms=5)
+        at, colors = range(len(rows)), [color(row.style) for row in rows]
+        low, high, middle = ([getattr(row, k) for row in rows] for k in ("low", "high", "middle"))
+        axes.hlines(at, low, high, colors=colors, lw=4, alpha=0.4)
+        axes.scatter(middle, at, s=25, c=colors, zorder=3)
         axes.set_yticks(range(len(rows)), names)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)

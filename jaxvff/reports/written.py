@@ -1,6 +1,6 @@
 """The files of a run's results: tables, plots and marl_eval.json.
 
-<run>/table.json       the record of every sweep value, and the machine
+<run>/table.json       the record of every sweep value, and the machine; table_file.py reads it
 <run>/table.png        true and learned payoffs         ) of matrix games
 <run>/rates.png        of several sweep values          )
 <run>/curves.png       learning curves; also in the folder of each job, if there are several
@@ -9,12 +9,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxvff.core.errors import UserError
 from jaxvff.core.files import write_json
 from jaxvff.reports import marl_eval, plots, records
 from jaxvff.reports.machine import machine
@@ -24,25 +22,6 @@ from jaxvff.runs.files import TABLE_FILE
 
 TABLE_PLOT = "table.png"
 RATES_PLOT, CURVES_PLOT = "rates.png", "curves.png"
-
-
-def read(folder: Path) -> list[Record]:
-    """The records that `write` kept.
-
-    Raises:
-      UserError: there are none yet, or they cannot be read.
-    """
-    path = folder / TABLE_FILE
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))["results"]
-        return [records.from_json(each) for each in told]
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{folder} has no {TABLE_FILE}, which is written when training ends; evaluate it from "
-            "its newest checkpoint (jaxvff evaluate, run.evaluate())"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path} cannot be read: {error}; restore it from a copy") from error
 
 
 def write(

@@ -212,8 +212,8 @@ def restore(path: Path, like: Tree, run: str = "") -> tuple[int, Tree]:
         )
     if manifest.get("run") != run:
         raise UserError(
-            f"checkpoint {path} is of another run: its config, seeds or payoffs differ from those "
-            "here; resume with what wrote it"
+            f"checkpoint {path} is of another run: its config, seeds, payoffs or recorded episodes "
+            "differ from those here; resume with what wrote it"
         )
     # To one device, whatever devices it was saved from; the caller spreads it.
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

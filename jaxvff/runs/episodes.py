@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,20 +19,18 @@ import numpy as np
 
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import plain, whole
-from jaxvff.core.types import EnvSpec, Segment
+from jaxvff.core.types import Env, EnvSpec, HostEnv, Segment
+from jaxvff.policies import names
+from jaxvff.runs import episode_checks
+from jaxvff.runs.episode_checks import SHAPES
 
 FORMAT = "jaxvff episodes 1"  # another number where an older reader would learn wrongly
-SHAPES = {  # of the fields, T slots; and what they are, for people
-    "obs": ("T", "A", "O"),
-    "state": ("T", "S"),
-    "avail": ("T", "A", "U"),
-    "action": ("T", "A"),
-    "reward": ("T",),
-    "terminated": ("T",),
-    "is_first": ("T",),
-    "mask": ("T",),
-}
-MEANINGS = {
+# What NumPy, zlib and json raise of a damaged file.
+MISTAKES = (
+    OSError, ValueError, KeyError, TypeError, EOFError, AttributeError, RecursionError,
+    NotImplementedError, MemoryError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+MEANINGS = {  # of the arrays, for people
     "obs": "what each agent sees; padding: zeros",
     "state": "the whole game, for mixers",
     "avail": "bool, actions that may be taken",
@@ -77,7 +76,7 @@ def save(
     sizes = dict(zip("NTAOU", (*arrays["obs"].shape[:2], a, o, u), strict=True))
     fields = {
         name: {
-            "shape": ["N", *SHAPES.get(name, ())],
+            "shape": [*SHAPES.get(name, "N")],
             "dtype": str(x.dtype),
             "what": MEANINGS.get(name, "a result of the episode"),
         }
@@ -95,77 +94,67 @@ def save(
         raise UserError(f"to={path} cannot be written: {error.strerror}") from error
 
 
-def read(path: Path, spec: EnvSpec, n_slots: int) -> Recorded:
+def read(path: Path, env: Env | HostEnv, n_slots: int) -> Recorded:
     """The episodes of a file, in segments of `n_slots`.
 
     Args:
       path: of a file that `save` wrote, or another one with the same fields.
-      spec: of the environment that is learned for.
+      env: that is learned for.
       n_slots: `segment_length`.
 
     Raises:
-      UserError: it cannot be read, is of other sizes, or its episodes are too long.
+      UserError: it cannot be read, is of another environment, or holds no whole episodes that fit
+        (runs/episode_checks.py).
     """
     try:
         about = path.stat()
-        segments, digest = _read(path, about.st_mtime_ns, about.st_size)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    recorded, told = _read(path, about.st_mtime_ns, about.st_size, env.spec, n_slots)
+    if other := names.difference(told, env):
         raise UserError(
-            f"offline={path} cannot be read: {error}; make such a file with jaxvff record "
-            "run=<run folder> to=<file>.npz episodes=1000"
-        ) from error
-    _check(path, segments, spec, n_slots)
-    return Recorded(_padded(segments, n_slots), digest)
+            f"offline={path} is of another environment: {other}; take episodes of this one"
+        )
+    return recorded
 
 
 @functools.lru_cache(maxsize=2)  # a sweep asks for one file many times
-def _read(path: Path, modified: int, size: int) -> tuple[Segment, bytes]:
-    """The fields of a file, and a digest; `modified` and `size` tell one version from another."""
-    with np.load(path, allow_pickle=False) as file:
-        schema = json.loads(str(file["schema"]))
-        if schema["format"] != FORMAT:
-            raise ValueError(f"it has the format {schema['format']!r}, and not {FORMAT!r}")
-        arrays: dict[str, Any] = {name: file[name] for name in SHAPES}
+def _read(
+    path: Path, modified: int, size: int, spec: EnvSpec, n_slots: int
+) -> tuple[Recorded, dict[str, Any]]:
+    """The episodes and the schema; `modified` and `size` tell one version from another."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            told = json.loads(str(file["schema"]))
+            if told["format"] != FORMAT:
+                raise ValueError(f"it has the format {told['format']!r}, and not {FORMAT!r}")
+            arrays: dict[str, np.ndarray] = {name: file[name] for name in SHAPES}
+    except MISTAKES as error:
+        raise _unreadable(path, error) from error
+    episode_checks.check(path, arrays, spec, n_slots)
     digest = hashlib.sha256()
     for name, x in arrays.items():
         digest.update(f"{name}{x.dtype}{x.shape}".encode() + np.ascontiguousarray(x).tobytes())
-    return Segment(**arrays), digest.digest()
+    return Recorded(_padded(arrays, n_slots), digest.digest()), told
 
 
-def _check(path: Path, segments: Segment, spec: EnvSpec, n_slots: int) -> None:
-    n, t = segments.reward.shape
-    a, u, o, s = spec.n_agents, spec.n_actions, spec.obs_size, spec.state_size
-    sizes = {"T": t, "A": a, "U": u, "O": o, "S": s}
-    for name, letters in SHAPES.items():
-        found, wanted = getattr(segments, name).shape, (n, *(sizes[letter] for letter in letters))
-        if found != wanted:
-            raise UserError(
-                f"offline={path}: {name} has the shape {list(found)}, and the environment needs "
-                f"{list(wanted)}; take episodes of this environment"
-            )
-    if n == 0:
-        raise UserError(f"offline={path} has no episode; record some")
-    if not (segments.action >= 0).all() or not (segments.action < spec.n_actions).all():
-        raise UserError(f"offline={path}: action has numbers that are none of {spec.n_actions}")
-    longest = 1 + int(segments.mask.sum(axis=1).max())
-    if longest > n_slots:
-        raise UserError(
-            f"segment_length={n_slots} cannot hold the longest episode of offline={path}; set "
-            f"segment_length={longest} or more"
-        )
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"offline={path} cannot be read: {error}; make such a file with jaxvff record "
+        "run=<run folder> to=<file>.npz episodes=1000"
+    )
 
 
-def _padded(segments: Segment, n_slots: int) -> Segment:
+def _padded(arrays: Mapping[str, np.ndarray], n_slots: int) -> Segment:
     """The same in `n_slots` slots: padding is added, or cut off."""
 
-    def fit(x: np.ndarray, fill: object) -> np.ndarray:
+    def fit(name: str, x: np.ndarray) -> np.ndarray:
         n, t = x.shape[:2]
-        out = np.full((n, n_slots, *x.shape[2:]), fill, x.dtype)
+        # float64 would become float32 on the device, and rewards of integers are added to values.
+        kind = np.float32 if name == "reward" or x.dtype == np.float64 else x.dtype
+        out = np.full((n, n_slots, *x.shape[2:]), name in ("avail", "is_first"), kind)
         out[:, : min(t, n_slots)] = x[:, :n_slots]
         return out
 
-    fills = {"avail": True, "is_first": True}
-    fields: dict[str, Any] = {
-        name: fit(np.asarray(getattr(segments, name)), fills.get(name, 0)) for name in SHAPES
-    }
+    fields: dict[str, Any] = {name: fit(name, arrays[name]) for name in SHAPES}
     return Segment(**fields)

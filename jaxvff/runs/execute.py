@@ -86,8 +86,7 @@ def execute(
     """
     watcher, opener = watcher or Watcher(), opener or open_program
     name = run or folder.resolve().name
-    with locks.sole_writer(folder) as writer:
-        guard = Guard(folder, writer)
+    with locks.sole_writer(folder) as writer, Guard(folder, writer) as guard:
         for index, job in enumerate(jobs):
             files = job_folder(folder, jobs, index)
             sitting = _Sitting(files, name, job, watcher, guard)

@@ -10,10 +10,14 @@
 
 from __future__ import annotations
 
+import io
+import os
 import shlex
+import shutil
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import file_name, whole
@@ -45,9 +49,13 @@ def new_run(
     if not elsewhere:
         _check(jobs)
     folder = new_folder(first.run_dir, first.method["name"])
-    inputs.keep(folder / inputs.FOLDER, (v.config.env for job in jobs for v in job.values))
-    warm_start.keep(folder / inputs.FOLDER, jobs)
-    run_file.write(folder, command, parsed)
+    try:
+        inputs.keep(folder / inputs.FOLDER, (v.config for job in jobs for v in job.values))
+        warm_start.keep(folder / inputs.FOLDER, jobs)
+        run_file.write(folder, command, parsed)
+    except BaseException:  # a full disk, say: what is there is no run
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     return folder, jobs
 
 
@@ -158,7 +166,14 @@ class Guard:
         """
         self._folder, self._writer = folder, writer
         top = [folder / run_file.NAME, *(folder / inputs.FOLDER).glob("*")]
-        self._files = {path: path.read_bytes() for path in top if path.is_file()}
+        self._files = {path: _Content(path) for path in top if path.is_file()}
+
+    def __enter__(self) -> Guard:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for content in self._files.values():
+            content.close()
 
     def put_back(self) -> bool:
         """Write again what was removed or moved; whether anything was.
@@ -171,7 +186,7 @@ class Guard:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._writer.renew()
         for path, content in self._files.items():
-            if path.exists() and path.read_bytes() != content:
+            if path.exists() and not content.is_of(path):
                 raise UserError(
                     f"{path} is another run's: {self._folder} was removed or moved while it was "
                     "written, and another run has begun there; the checkpoints and reports are "
@@ -179,8 +194,40 @@ class Guard:
                 )
             path.parent.mkdir(exist_ok=True)
             with whole(path) as partial:
-                partial.write_bytes(content)
+                content.copy(partial)
         return True
+
+
+class _Content:
+    """What a file held: in memory, or, of a large one, in the file itself, which stays open."""
+
+    LARGE = 2**22  # bytes
+
+    def __init__(self, path: Path) -> None:
+        self._file: BinaryIO = path.open("rb")
+        if os.fstat(self._file.fileno()).st_size <= self.LARGE:
+            content = self._file.read()
+            self._file.close()
+            self._file = io.BytesIO(content)
+
+    def is_of(self, path: Path) -> bool:
+        """Whether a file holds the same."""
+        with path.open("rb") as other:
+            self._file.seek(0)
+            while chunk := self._file.read(self.LARGE):
+                if other.read(len(chunk)) != chunk:
+                    return False
+            return not other.read(1)
+
+    def copy(self, path: Path) -> None:
+        """Write it into a file."""
+        self._file.seek(0)
+        with path.open("wb") as file:
+            shutil.copyfileobj(self._file, file, self.LARGE)
+
+    def close(self) -> None:
+        """The file may go."""
+        self._file.close()
 
 
 def _planned(parts: Iterable[Part], kept: Path | None = None) -> list[Job]:

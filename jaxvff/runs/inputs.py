@@ -2,50 +2,68 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxvff.core.files import file_name, whole
+from jaxvff.core.errors import UserError
+from jaxvff.core.files import whole
 from jaxvff.core.options import options_of
 from jaxvff.envs import ENVS
+from jaxvff.runs.files import INPUTS, copy_name
+from jaxvff.settings.config import Config
 
-FOLDER = "inputs"  # in the folder of a run
+FOLDER = INPUTS  # in the folder of a run
 
 
-def keep(folder: Path, envs: Iterable[Mapping[str, Any]]) -> None:
-    """Copy what environments read.
+def keep(folder: Path, configs: Iterable[Config]) -> None:
+    """Copy what runs read: payoffs, say, or recorded episodes.
 
     Args:
       folder: for the copies; it is made where there are any.
-      envs: `Config.env` of each sweep value.
+      configs: of each sweep value.
+
+    Raises:
+      UserError: a file cannot be copied, say onto a full disk.
     """
-    for env in envs:
-        for path in _files(env).values():
-            copy = _copy(folder, path)
-            if not copy.exists():
-                folder.mkdir(exist_ok=True)
-                with whole(copy) as partial:
-                    shutil.copyfile(path, partial)
+    for path in (path for config in configs for path in _read_by(config)):
+        copy = folder / copy_name(path, path)
+        if copy.exists():
+            continue
+        try:
+            folder.mkdir(exist_ok=True)
+            with whole(copy) as partial:
+                shutil.copyfile(path, partial)
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be copied into {folder}, where a run keeps what it reads: "
+                f"{error.strerror}; make room, or name a run_dir on another disk"
+            ) from error
 
 
 def kept(env: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """`Config.env` with the copies in place of the files; older runs kept none."""
-    copies = {name: _copy(folder, path) for name, path in _files(env).items()}
-    return {**env, **{name: str(copy) for name, copy in copies.items() if copy.exists()}}
+    return {**env, **{name: kept_file(path, folder) for name, path in _of_env(env).items()}}
 
 
-def _files(env: Mapping[str, Any]) -> dict[str, str]:
+def kept_file(path: str, folder: Path) -> str:
+    """The copy of a file; the file itself where a run kept none, as older ones did."""
+    copy = folder / copy_name(path, path)
+    return str(copy) if copy.exists() else path
+
+
+def _read_by(config: Config) -> list[str]:
+    """The paths of all files that a run reads."""
+    return [*_of_env(config.env).values(), *_named(Config, vars(config)).values()]
+
+
+def _of_env(env: Mapping[str, Any]) -> dict[str, str]:
+    """The options of an environment that name a file, with its path."""
+    return _named(ENVS[env["kind"]].options, env) if env.get("kind") in ENVS else {}
+
+
+def _named(options: type, values: Mapping[str, Any]) -> dict[str, str]:
     """The options that name a file, with its path."""
-    if env.get("kind") not in ENVS:
-        return {}
-    names = [o.name for o in options_of(ENVS[env["kind"]].options) if o.about.file]
-    return {name: str(env[name]) for name in names if env.get(name) is not None}
-
-
-def _copy(folder: Path, path: str) -> Path:
-    """Where the copy of a file is; files of one name do not meet."""
-    digest = hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    return folder / f"{digest}_{file_name(Path(path).name, 100)}"
+    names = [o.name for o in options_of(options) if o.about.file]
+    return {name: str(values[name]) for name in names if values.get(name) is not None}

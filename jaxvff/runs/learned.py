@@ -11,7 +11,7 @@ import jax
 
 from jaxvff.core.errors import UserError
 from jaxvff.core.types import HostEnv
-from jaxvff.runs import checkpoint
+from jaxvff.runs import checkpoint, shards
 from jaxvff.runs.plan import Job
 from jaxvff.training import sharding
 from jaxvff.training.lanes import Carry, Lane
@@ -90,6 +90,11 @@ def newest(folder: Path, job: Job, program: Program) -> Trained | None:
 
 def none_yet(folder: Path) -> UserError:
     """What a user is told of a run folder without a checkpoint."""
+    if (folder / shards.PLAN_FILE).exists():
+        return UserError(
+            f"{folder} has no checkpoint of the whole run: its workers have those of their shards; "
+            f"when all shards are done, jaxvff merge {folder} checkpoint=true"
+        )
     return UserError(f"{folder} has no checkpoint yet; wait for one or train again")
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 
+from jaxvff.core import sizes
 from jaxvff.core.errors import UserError
 from jaxvff.core.sizes import readable
 from jaxvff.learning.learner import Size
@@ -20,13 +21,14 @@ class Need(NamedTuple):
     """Bytes of what a job carries on; what a step needs on the way comes on top."""
 
     lanes: int
-    lane: int  # bytes, all that follows included
+    lane: int  # bytes, all of `parts` included
     parts: list[Size]  # of a lane's learner, see Learner.sizes
+    shared: Size | None = None  # recorded episodes, which all lanes of a device learn from
 
     @property
     def total(self) -> int:
-        """Bytes of all lanes."""
-        return self.lanes * self.lane
+        """Bytes of all lanes, and of what they share on all devices."""
+        return self.lanes * self.lane + (self.shared.n_bytes if self.shared else 0)
 
 
 def need(job: Job) -> Need:
@@ -34,7 +36,20 @@ def need(job: Job) -> Need:
     learner = build.learner(job.config, job.env)
     state = jax.eval_shape(learner.init, jax.random.key(0), job.config.traced())
     parts = learner.sizes(state)
-    return Need(job.n_lanes, sum(part.n_bytes for part in parts), parts)
+    shared = _recorded(job)
+    return Need(job.n_lanes, sum(part.n_bytes for part in parts), parts, shared)
+
+
+def _recorded(job: Job) -> Size | None:
+    """The episodes of `offline=`, which are copied to every device."""
+    recorded = job.values[0].recorded
+    if recorded is None:
+        return None
+    devices = sharding.lane_mesh(job.n_lanes).devices.size
+    size = sizes.nbytes(recorded.segments)
+    on = f" on each of {devices} devices" if devices > 1 else ""
+    note = f"{recorded.n_episodes:,} episodes, {readable(size)}{on}"
+    return Size("offline", devices * size, note, "episodes")
 
 
 def largest(jobs: Sequence[Job]) -> Need:
@@ -52,21 +67,24 @@ def check(jobs: Sequence[Job]) -> None:
     free = free_bytes(list(sharding.lane_mesh(most.lanes).devices))
     if free is None or most.total <= free:
         return
-    part = most.parts[0]
+    part, shared = most.parts[0], most.shared
     seeds = f"{most.lanes} seed" + "s" * (most.lanes > 1)
+    data = f"; {shared.name}: {shared.note}" if shared else ""
+    fewer = ", or record fewer episodes" if shared else ""
     raise UserError(
         f"{seeds} need at least {readable(most.total)} ({part.name} "
-        f"{readable(most.lanes * part.n_bytes)}: {part.note}), and {readable(free)} are free; "
-        f"lower {part.key}, seeds or hidden_dim"
+        f"{readable(most.lanes * part.n_bytes)}: {part.note}{data}), and {readable(free)} are "
+        f"free; lower {part.key}, seeds or hidden_dim{fewer}"
     )
 
 
 def describe(most: Need) -> str:
     """The estimate in a line."""
-    part = most.parts[0]
+    part, shared = most.parts[0], most.shared
+    data = f"; {shared.name}: {shared.note}" if shared else ""
     return (
         f"memory: {readable(most.total)} or more, {readable(most.lane)} a seed; {part.name}: "
-        f"{part.note}"
+        f"{part.note}{data}"
     )
 
 

@@ -145,8 +145,8 @@ def _sweep_value(label: dict[str, Any], asked: Config, kept: Path | None) -> Swe
     _check_env(asked, value.env)
     if asked.offline is None:
         return value
-    recorded = episodes.read(Path(asked.offline), value.env.spec, asked.segment_length)
-    return value._replace(recorded=recorded)
+    path = asked.offline if kept is None else inputs.kept_file(asked.offline, kept)
+    return value._replace(recorded=episodes.read(Path(path), value.env, asked.segment_length))
 
 
 def signature(value: SweepValue) -> str:

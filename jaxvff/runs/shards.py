@@ -24,14 +24,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jaxvff
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import plain, write_json
-from jaxvff.runs import run_file
+from jaxvff.runs import job_files, run_file
+from jaxvff.runs.files import INPUTS
 
 if TYPE_CHECKING:
     from jaxvff.runs.plan import Job
 
 PLAN_FILE, FOLDER = "plan.json", "shards"
-INPUTS = "inputs"  # as in runs/inputs.py, which imports the environments
 SOURCES = ("*.py", "*.yaml")  # of this package: what decides numbers
+CHUNK = 2**20  # bytes that are read at a time
 
 
 class Shard(NamedTuple):
@@ -180,6 +181,19 @@ def check_merged(folder: Path) -> None:
         )
 
 
+def check_is_whole(folder: Path) -> None:
+    """Refuse a plan that has not been merged: what is asked for is of the run as a whole.
+
+    Raises:
+      UserError: it has not been.
+    """
+    if (folder / PLAN_FILE).exists() and not job_files.folders(folder):
+        raise UserError(
+            f"{folder} is planned for several workers and not merged yet; see how far it is with "
+            f"jaxvff status {folder}, and when all shards are done, jaxvff merge {folder}"
+        )
+
+
 def check_versions(folder: Path, wanted: dict[str, str], whose: str = "this machine") -> None:
     """Refuse other versions than those of a plan: the same seeds would give other numbers.
 
@@ -228,7 +242,10 @@ def _digest(folder: Path, plan: Plan) -> str:
     files = [folder / run_file.NAME, *sorted((folder / INPUTS).glob("*"))]
     for path in files:
         digest.update(path.name.encode() + b"\0")
-        digest.update(path.read_bytes() if path.is_file() else b"")
+        if path.is_file():
+            with path.open("rb") as file:
+                while chunk := file.read(CHUNK):  # recorded episodes may be large
+                    digest.update(chunk)
     return digest.hexdigest()[:16]
 
 

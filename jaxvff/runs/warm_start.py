@@ -7,20 +7,23 @@ utility networks. The optimiser and the unit of values (`return_scale`) begin an
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxvff.core.errors import UserError
-from jaxvff.core.files import file_name
 from jaxvff.core.types import Tree
 from jaxvff.learning.learner import Learner, init_params
 from jaxvff.losses.contract import Model
+from jaxvff.methods.table import METHODS
 from jaxvff.policies import files as policies
+from jaxvff.policies.layout import Layout
+from jaxvff.policies.names import difference
 from jaxvff.runs import inputs, learned, run_file, start, trust
+from jaxvff.runs.files import copy_name
 from jaxvff.runs.plan import Job, plan
 from jaxvff.runs.start import Start
 from jaxvff.settings import build, sweep
@@ -44,8 +47,9 @@ def started(jobs: Sequence[Job], kept: Path | None = None) -> list[Job]:
     out = []
     for job in jobs:
         if job.config.init_from is not None:
-            begin = _found(job.config, kept)
+            begin, source = _found(job.config, kept)
             learner = build.learner(job.config, job.env)
+            _check_source(job, learner, source)
             _check(job.config, learner, begin)
             job = Job([value._replace(start=begin) for value in job.values])
         out.append(job)
@@ -82,14 +86,23 @@ def begun(job: Job, program: Program, carry: Carry) -> Carry:
     return carry._replace(state=carry.state._replace(learner=state))
 
 
-def _found(asked: Config, kept: Path | None) -> Start:
-    """What a config asks for: the copy, where there is one."""
+class _Source(NamedTuple):
+    """What parameters were learned for."""
+
+    layout: Layout
+    names: Mapping[str, Any]  # "observation" and "actions", see policies/names.py
+
+
+def _found(asked: Config, kept: Path | None) -> tuple[Start, _Source | None]:
+    """What a config asks for: the copy, where there is one, which was checked when it was made."""
     if kept is not None and (copy := _copy(kept, asked)).exists():
-        return start.read(copy)
+        return start.read(copy), None
     source = Path(str(asked.init_from))
     if (source / policies.JSON_FILE).exists():
-        leaves = policies.flat({"utility": policies.load_policy(source).params})
-        return Start((), {name: array[None] for name, array in leaves.items()})
+        policy = policies.load_policy(source)
+        leaves = policies.flat({"utility": policy.params})
+        begin = Start((), {name: array[None] for name, array in leaves.items()})
+        return begin, _Source(policy.layout, policy.about)
     if (source / run_file.NAME).exists():
         return _of_run(source, asked)
     raise UserError(
@@ -98,7 +111,7 @@ def _found(asked: Config, kept: Path | None) -> Start:
     )
 
 
-def _of_run(source: Path, asked: Config) -> Start:
+def _of_run(source: Path, asked: Config) -> tuple[Start, _Source]:
     """The parameters of all seeds of a run, from its newest checkpoint."""
     parts = run_file.read(source)[1]
     configs = sweep.configs(parts)
@@ -119,11 +132,36 @@ def _of_run(source: Path, asked: Config) -> Start:
     with learned.open_program(job) as program:
         trained = learned.newest(source, job, program)
         if trained is None:
-            raise UserError(f"init_from={source} has no checkpoint yet; wait for one")
+            raise UserError(f"init_from: {learned.none_yet(source)}")
         params = program.learner.acting(trained.carry.state.learner)
-    if job.config.method["name"] != asked.method["name"]:
+    name = job.config.method["name"]
+    if name != asked.method["name"]:
         params = {"utility": params["utility"]}
-    return Start(tuple(job.values[0].seeds), policies.flat(params))
+    layout = Layout.of(program.learner.model.utility, METHODS[name].head, None)
+    names = {"observation": job.env.obs_parts, "actions": job.env.action_names}
+    return Start(tuple(job.values[0].seeds), policies.flat(params)), _Source(layout, names)
+
+
+def _check_source(job: Job, learner: Learner, source: _Source | None) -> None:
+    """Refuse parameters that were learned for other inputs: shapes may be equal by chance.
+
+    Raises:
+      UserError: the first thing in which networks, observations or actions differ.
+    """
+    if source is None:
+        return
+    key = f"init_from={job.config.init_from}"
+    layout = Layout.of(learner.model.utility, METHODS[job.config.method["name"]].head, None)
+    if other := source.layout.difference(layout):
+        raise UserError(
+            f"{key}: {other}; the utility networks have to be alike: set what differs as it is "
+            "there, or begin without init_from"
+        )
+    if other := difference(source.names, job.env):
+        raise UserError(
+            f"{key}: {other}, so that what was learned there means something else here; take a "
+            "run of an environment with the same observations and actions"
+        )
 
 
 def _check(asked: Config, learner: Learner, begin: Start) -> None:
@@ -165,5 +203,4 @@ def _size(shape: list[int] | None) -> str:
 def _copy(folder: Path, asked: Config) -> Path:
     """Where the copy is; neither sources of one name meet, nor what two methods take of one."""
     what = f"{asked.init_from}\n{asked.method['name']}"
-    digest = hashlib.sha256(what.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    return folder / f"{digest}_{file_name(Path(str(asked.init_from)).name, 100)}.safetensors"
+    return folder / copy_name(what, str(asked.init_from), ".safetensors")
