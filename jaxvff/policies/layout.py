@@ -11,7 +11,7 @@ from jaxvff.core.errors import UserError
 from jaxvff.core.registry import load
 from jaxvff.core.types import EnvSpec
 from jaxvff.networks.options import UTILITIES
-from jaxvff.networks.utility import Utility
+from jaxvff.networks.utility import Utility, network
 
 HEADS = "jaxvff.networks.heads"
 # Those that policies/act.py knows.
@@ -32,6 +32,7 @@ class Layout(NamedTuple):
     agent_id: bool  # a one-hot agent id is the last of the inputs
     last_action: bool  # the previous action, one-hot, stands between observation and id
     context: tuple[float, ...] = ()  # what every agent knows in all episodes; empty: nothing
+    image: tuple[int, ...] = ()  # [height, width, channels] of an observation; empty: it is none
 
     @classmethod
     def of(cls, network: Utility, head: str, context: np.ndarray | None) -> Layout:
@@ -56,6 +57,7 @@ class Layout(NamedTuple):
             agent_id=network.agent_id,
             last_action=network.last_action,
             context=() if context is None else tuple(map(float, context)),
+            image=spec.obs_shape,
         )
 
     def network(self) -> Utility:
@@ -72,9 +74,11 @@ class Layout(NamedTuple):
                 "the version that policy.json names"
             )
         kind, values = UTILITIES[self.utility], load(f"{HEADS}:{self.head}")
+        sizes = (self.n_agents, self.n_actions, self.obs_size)
+        spec = EnvSpec(*sizes, state_size=0, episode_limit=0, obs_shape=self.image)
         return Utility(
-            net=kind(self.n_actions, self.hidden_dim, values, self.norm),
-            spec=EnvSpec(self.n_agents, self.n_actions, self.obs_size, 0, 0),
+            net=network(kind, spec, self.hidden_dim, values, self.norm),
+            spec=spec,
             shared=self.shared,
             agent_id=self.agent_id,
             last_action=self.last_action,
@@ -83,7 +87,8 @@ class Layout(NamedTuple):
 
     def inputs(self) -> list[str]:
         """What an agent's network sees, in order, for people."""
-        parts = [f"observation: {self.obs_size}"]
+        image = f", an image {list(self.image)}, flattened" if self.image else ""
+        parts = [f"observation: {self.obs_size}{image}"]
         if self.last_action:
             parts.append(f"own last action, one-hot: {self.n_actions} (zeros in a first step)")
         if self.agent_id:
@@ -97,9 +102,12 @@ class Layout(NamedTuple):
         Raises:
           KeyError, TypeError, ValueError: one is missing, or of another type.
         """
-        layout = cls(**{name: told[name] for name in cls._fields})
-        layout = layout._replace(context=tuple(map(float, layout.context)))
-        sizes = (layout.n_agents, layout.n_actions, layout.obs_size, layout.hidden_dim)
+        layout = cls(**{"image": ()} | {name: told[name] for name in cls._fields if name in told})
+        layout = layout._replace(
+            context=tuple(map(float, layout.context)), image=tuple(layout.image)
+        )
+        sizes = [layout.n_agents, layout.n_actions, layout.obs_size, layout.hidden_dim]
+        sizes += layout.image
         if any(type(size) is not int or size < 1 for size in sizes):
             raise ValueError(f"sizes {sizes}")
         return layout
