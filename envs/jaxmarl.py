@@ -186,7 +186,9 @@ def _spec(game: Any, name: str, max_steps: int | None) -> EnvSpec:
             "they are to be cut"
         )
     shapes = jax.eval_shape(lambda key: game.reset(key)[0], jax.random.key(0))
-    obs_size = max(int(np.prod(shapes[agent].shape)) for agent in game.agents)
+    seen = {shapes[agent].shape for agent in game.agents}
+    obs_size = max(int(np.prod(shape)) for shape in seen)
+    is_image = len(seen) == 1 and len(min(seen)) == 3
     n_agents = len(game.agents)
     return EnvSpec(
         n_agents=n_agents,
@@ -196,6 +198,7 @@ def _spec(game: Any, name: str, max_steps: int | None) -> EnvSpec:
         # MPE's clock is compared before it moves: its episodes are a step longer than max_steps.
         episode_limit=int(limit) + 1,
         agent_state_size=obs_size,
+        obs_shape=min(seen) if is_image else (),
     )
 
 

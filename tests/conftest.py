@@ -21,7 +21,7 @@ CPU_COMPILER |= {"advance": CPU_COMPILER["init"], "evaluate": CPU_COMPILER["init
 
 # Files whose tests start processes and wait for them, or take minutes: they go first, so that
 # nobody waits for one of them at the end.
-FIRST = ("test_launch", "test_docs", "test_lowest_versions", "test_program", "test_drills",
+FIRST = ("test_launch", "test_docs", "test_wheel", "test_program", "test_drills",
          "test_shards", "test_processes", "test_run", "test_host", "test_learning")  # fmt: skip
 
 

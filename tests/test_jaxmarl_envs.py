@@ -85,6 +85,17 @@ def test_a_segment_has_the_declared_shapes_and_available_actions(game: str, size
     assert all(np.isfinite(x).all() for x in (segment.obs, segment.state, segment.reward))
 
 
+@SLOW
+def test_images_are_told_from_rows_of_numbers() -> None:
+    """A kitchen of 5x4 tiles with 26 layers; what the others show is no image."""
+    (job,) = plan(["env=jaxmarl/overcooked", "utility=cnn"])
+    *sides, layers = job.env.spec.obs_shape
+    assert sorted(sides) == [4, 5]
+    assert layers == 26
+    with pytest.raises(UserError, match="utility=cnn needs observations that are images"):
+        plan(["env=jaxmarl/simple_spread", "utility=cnn"])
+
+
 def test_actions_and_observations_beyond_an_agents_own_are_padding() -> None:
     _, segment, _ = played("speaker")
     np.testing.assert_array_equal(segment.avail[..., 0, :].all((0, 1)), [1, 1, 1, 0, 0])

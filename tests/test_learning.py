@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxvff.core.types import Array, Env, EnvParams, EnvSpec, Outcome, View
 from jaxvff.training import loop
-from tests.lanes import start
+from tests.lanes import start, start_in
 
 ARGS = ("seeds=8", "total_steps=3000", "epsilon_end=0.3", "eval_interval=3000")
 
@@ -58,6 +61,60 @@ def test_three_agents_and_a_gru_learn_too() -> None:
         "last_action=true", "hidden_dim=16", "shared=false", "agent_id=false",
     )  # fmt: skip
     assert metrics["optimal"].all()
+
+
+SHAPES = np.array([[[0, 0], [0, 1], [0, 2]], [[0, 0], [1, 0], [2, 0]], [[0, 0], [1, 1], [2, 2]]])
+SIDE = 6  # cells
+
+
+def shapes_game() -> Env:
+    """Each agent sees a line of three cells among noise, and names its direction; one step.
+
+    The line is anywhere, so that a network has to look for it everywhere. The team earns the
+    share of its agents that are right: 1/3 by chance.
+    """
+    spec = EnvSpec(n_agents=2, n_actions=3, obs_size=SIDE**2, state_size=2, episode_limit=1,
+                   obs_shape=(SIDE, SIDE, 1))  # fmt: skip
+
+    def reset(key: Array, params: EnvParams) -> tuple[Array, Array]:
+        keys = jax.random.split(key, 3)
+        kind = jax.random.randint(keys[0], (2,), 0, 3)
+        corner = jax.random.randint(keys[1], (2, 1, 2), 0, SIDE - 2)
+        cells = corner + jnp.asarray(SHAPES)[kind]
+        noise = 0.3 * jax.random.normal(keys[2], (2, SIDE, SIDE))
+        return noise.at[jnp.arange(2)[:, None], cells[..., 0], cells[..., 1]].add(1), kind
+
+    def step(
+        key: Array, state: tuple[Array, Array], action: Array, params: EnvParams
+    ) -> tuple[tuple[Array, Array], Outcome]:
+        right = jnp.mean(action == state[1])
+        return state, Outcome(right, terminated=jnp.array(True), truncated=jnp.array(False))
+
+    def observe(state: tuple[Array, Array], params: EnvParams) -> View:
+        return View(state[0].reshape(2, -1), jnp.zeros(2), jnp.ones((2, 3), bool))
+
+    return Env(spec, (), reset, step, observe, signature="shapes")
+
+
+@pytest.mark.slow
+def test_a_cnn_learns_from_images_what_an_mlp_does_not_in_that_time() -> None:
+    """Two seeds in one program; greedy play is right in nearly all of a seed's 512 images.
+
+    Measured: .988 and .969 with the CNN, .629 and .650 with the MLP.
+    """
+    returns = {}
+    for utility in ("cnn", "mlp"):
+        program, carry, lane = start_in(
+            [shapes_game()], "method=vdn", f"utility={utility}", "seeds=2", "hidden_dim=32",
+            "segment_length=2", "last_action=false", "agent_id=false", "lr=3e-3", "batch_size=32",
+            "n_envs=32", "total_steps=6400", "epsilon_steps=5000", "eval_interval=6400",
+            "eval_episodes=256",
+        )  # fmt: skip
+        *_, (_, _, report) = loop.run(program, carry, lane)
+        returns[utility] = report.metrics["test_return"]
+    assert returns["cnn"].shape == (2,)
+    assert returns["cnn"].min() > 0.93, returns
+    assert returns["mlp"].max() < 0.8, returns
 
 
 def test_a_diverged_run_is_no_success() -> None:

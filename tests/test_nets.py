@@ -8,23 +8,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxvff.core.errors import UserError
 from jaxvff.core.types import EnvSpec
 from jaxvff.networks.dense import dense
 from jaxvff.networks.gru import remember
-from jaxvff.networks.heads import detached
+from jaxvff.networks.heads import Head, attached, detached
 from jaxvff.networks.options import UTILITIES
-from jaxvff.networks.utility import Utility
-from tests.oracles import gru
+from jaxvff.networks.utility import Utility, neighbours, network
+from tests.oracles import cnn, gru
 from tests.streams import random_segment, spans
 
-SPEC = EnvSpec(n_agents=2, n_actions=3, obs_size=4, state_size=5, episode_limit=4)
+SPEC = EnvSpec(n_agents=2, n_actions=3, obs_size=6, state_size=5, episode_limit=4,
+               obs_shape=(3, 1, 2))  # fmt: skip
 HIDDEN, SLOTS = 8, 23
-TOLERANCE = 1e-5  # float32 against float64, sums of up to 9 terms of size one
+TOLERANCE = 1e-5  # float32 against float64, sums of up to 11 terms of size one
 
 
-def utility(name: str, shared: bool = True) -> Utility:
-    net = UTILITIES[name](SPEC.n_actions, HIDDEN)
-    return Utility(net, SPEC, shared, agent_id=True, last_action=True)
+def utility(name: str, shared: bool = True, spec: EnvSpec = SPEC, head: Head = attached) -> Utility:
+    net = network(UTILITIES[name], spec, HIDDEN, head, "none")
+    return Utility(net, spec, shared, agent_id=True, last_action=True)
 
 
 def scaled(params: dict) -> dict:
@@ -45,6 +47,52 @@ def test_a_gru_restarts_with_every_episode_as_a_slow_loop_does() -> None:
         used = np.isfinite(expected)
         assert used[..., 0, 0].sum() == sum(last - first + 1 for first, last in spans(s))
         np.testing.assert_allclose(np.asarray(q)[used], expected[used], atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 2), (1, 5, 1), (2, 2, 3)])
+def test_a_cnn_sees_an_image_as_a_slow_loop_does(shape: tuple[int, int, int]) -> None:
+    """The observation is the image, flattened; last action and agent id join behind it."""
+    spec = SPEC._replace(obs_size=int(np.prod(shape)), obs_shape=shape)
+    net = utility("cnn", spec=spec)
+    params = scaled(net.init(jax.random.key(0)))
+    s = random_segment(np.random.default_rng(0), spec, SLOTS)
+    q, _ = net.unroll(params, s)
+    assert q.shape == (SLOTS, 2, 3)
+    for first, last in spans(s):
+        previous = np.zeros((2, 3))
+        for t in range(first, last + 1):
+            for agent in range(2):
+                rest = np.concatenate([previous[agent], np.eye(2)[agent]])
+                image = np.asarray(s.obs[t, agent]).reshape(shape)
+                expected = cnn.utility(params["params"], image, rest)
+                # float32 against float64: two sums of up to 288 terms, of values below 10
+                np.testing.assert_allclose(q[t, agent], expected, atol=1e-4)
+            previous = np.eye(3)[np.asarray(s.action[t])]
+
+
+def test_a_layer_on_neighbours_is_flaxs_convolution() -> None:
+    """In float64, with its gradient: kernels [3, 3, C, F] are [9 C, F]."""
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        image = jnp.asarray(rng.normal(size=(2, 5, 4, 3)))
+        kernel, bias = jnp.asarray(rng.normal(size=(3, 3, 3, 7))), jnp.asarray(rng.normal(size=7))
+        weights = jnp.asarray(rng.normal(size=(2, 5, 4, 7)))
+
+        def ours(kernel: jax.Array, image: jax.Array) -> jax.Array:
+            return jnp.sum(weights * (neighbours(image) @ kernel.reshape(27, 7) + bias))
+
+        def flaxs(kernel: jax.Array, image: jax.Array) -> jax.Array:
+            params = {"params": {"kernel": kernel, "bias": bias}}
+            return jnp.sum(weights * nn.Conv(7, (3, 3)).apply(params, image))
+
+        found, expected = (jax.value_and_grad(f, (0, 1))(kernel, image) for f in (ours, flaxs))
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-10), found, expected)
+
+
+@pytest.mark.parametrize("shape", [(), (6,), (2, 3), (2, 2, 2)])
+def test_a_cnn_of_observations_that_are_no_images_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match=r"shows 6 numbers with obs_shape=\(.*; take utility=mlp"):
+        utility("cnn", spec=SPEC._replace(obs_shape=shape))
 
 
 def test_the_gradient_that_is_written_out_is_that_of_flaxs_cell() -> None:
@@ -155,7 +203,7 @@ def test_the_first_slot_sees_no_previous_action_whatever_came_before() -> None:
 
 @pytest.mark.parametrize("name", UTILITIES)
 def test_every_parameter_learns_from_detached_values_or_from_features_never_both(name: str) -> None:
-    net = Utility(UTILITIES[name](3, HIDDEN, detached), SPEC, True, True, True)
+    net = utility(name, head=detached)
     params = net.init(jax.random.key(0))
     s = random_segment(np.random.default_rng(0), SPEC, SLOTS)
 
@@ -170,7 +218,7 @@ def test_every_parameter_learns_from_detached_values_or_from_features_never_both
 
 def test_units_of_detached_values_learn_also_where_none_of_them_is_active() -> None:
     """Two layers of their own; the first one is far below zero for every input."""
-    net = Utility(UTILITIES["mlp"](3, HIDDEN, detached), SPEC, True, True, True)
+    net = utility("mlp", head=detached)
     params = net.init(jax.random.key(0))
     s = random_segment(np.random.default_rng(0), SPEC, SLOTS)
     gradient = jax.grad(lambda p: jnp.sum(net.unroll(p, s)[0] ** 2))

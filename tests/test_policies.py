@@ -21,7 +21,7 @@ from jaxvff.core.types import EnvSpec
 from jaxvff.learning.learner import init_params
 from jaxvff.methods.table import METHODS
 from jaxvff.networks import contexts, heads
-from jaxvff.networks.utility import Gru, Mlp, Utility
+from jaxvff.networks.utility import Cnn, Gru, Mlp, Utility, network
 from jaxvff.playing import rollout
 from jaxvff.playing.evaluate import drawing, greedy_player
 from jaxvff.policies import files
@@ -30,7 +30,8 @@ from jaxvff.policies.policy import Policy
 from jaxvff.settings import build, config
 from tests import toy
 
-SPEC = EnvSpec(n_agents=3, n_actions=5, obs_size=7, state_size=4, episode_limit=10)
+SPEC = EnvSpec(n_agents=3, n_actions=5, obs_size=12, state_size=4, episode_limit=10,
+               obs_shape=(2, 3, 2))  # fmt: skip
 GAMES, STEPS = 4, 8
 # float32, and the order in which sums are taken: as a share of the largest |utility|
 CLOSE = 1e-6
@@ -43,13 +44,13 @@ def team(kind: type = Gru, head: str = "attached", *, spec: EnvSpec = SPEC, **ow
     if head == "successor":
         tasks = contexts.RelatedTasks(spec, tasks=2)
         context = np.asarray(tasks(np.zeros(spec.state_size), jax.random.key(0), greedy=True))
-    network = Utility(
-        kind(spec.n_actions, 16, getattr(heads, head), asked.pop("norm")), spec, **asked,
+    made = Utility(
+        network(kind, spec, 16, getattr(heads, head), asked.pop("norm")), spec, **asked,
         context_size=0 if context is None else len(context),
     )  # fmt: skip
-    params = jax.tree.map(lambda x: 3 * x, network.init(jax.random.key(1)))
-    layout = Layout.of(network, f"jaxvff.networks.heads:{head}", context)
-    return Policy(network, params, layout, {"method": "test", "seed": 0})
+    params = jax.tree.map(lambda x: 3 * x, made.init(jax.random.key(1)))
+    layout = Layout.of(made, f"jaxvff.networks.heads:{head}", context)
+    return Policy(made, params, layout, {"method": "test", "seed": 0})
 
 
 def numpy_agents(folder: Path) -> Any:
@@ -87,6 +88,9 @@ CASES = [
     (Gru, {"agent_id": False}),
     (Mlp, {"last_action": False, "shared": False}),
     (Gru, {"last_action": False, "agent_id": False}),
+    (Cnn, {}),
+    (Cnn, {"norm": "layer", "head": "detached", "shared": False}),
+    (Cnn, {"last_action": False, "agent_id": False}),
 ]
 
 
@@ -247,7 +251,7 @@ def test_what_cannot_be_acted_on_is_told(tmp_path: Path) -> None:
     policy, (obs, avail, _) = team(), steps()[0]
     policy.reset(GAMES)
     with pytest.raises(
-        ValueError, match=r"obs has the shape \[4, 3, 6\] and must have \[4, 3, 7\]"
+        ValueError, match=r"obs has the shape \[4, 3, 6\] and must have \[4, 3, 12\]"
     ):
         policy.act(obs[..., :6])
     nothing = avail.copy()
@@ -347,7 +351,9 @@ def test_a_policy_of_somebody_runs_no_code_of_its_choice(tmp_path: Path) -> None
     network = json.loads((tmp_path / "policy" / files.JSON_FILE).read_text())["network"]
     for head in ("antigravity:geohash", "jaxvff.networks.heads:attached", "Callable"):
         damaged(tmp_path / "policy", {"network": network | {"head": head}})
-        with pytest.raises(UserError, match=r"this version of jaxvff reads mlp, gru with attached"):
+        with pytest.raises(
+            UserError, match=r"this version of jaxvff reads mlp, gru, cnn with attached"
+        ):
             files.load_policy(tmp_path / "policy")
     assert "antigravity" not in sys.modules
 

@@ -6,7 +6,6 @@ import ast
 import importlib
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -161,25 +160,3 @@ def test_a_worker_needs_neither_jaxvff_nor_jax() -> None:
                 names.append(node.module or "")
             tops = {name.split(".")[0] for name in names}
             assert not tops & {"jax", "jaxvff", "flax", "optax"}, path
-
-
-@pytest.mark.slow
-def test_a_wheel_holds_one_package_with_its_environments_and_configs(tmp_path: Path) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", str(tmp_path), str(ROOT)],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    tops = {n.split("/")[0] for n in names if ".dist-info" not in n}
-    assert tops == {"jaxvff"}
-    for needed in (
-        "envs/matrix.py",
-        "configs/train.yaml",
-        "configs/env/matrix/a.yaml",
-        "py.typed",
-        "reports/page.html.jinja",
-        "envs/host/__main__.py",
-        "policies/act.py",
-    ):
-        assert f"jaxvff/{needed}" in names

@@ -212,12 +212,12 @@ work. What they print is in <folder>/logs.
 
 local: a process a GPU, or, without a GPU, workers=1 that share the cores. One that is killed is
   replaced; Ctrl-C has all of them save a checkpoint and ends.
-slurm: an array of jobs, by submitit (pip install 'jaxvff[slurm]'); this command ends when they are
-  queued. time= is Slurm's limit in minutes; warn= seconds before it (default 120) a job saves a
+slurm: an array of jobs, by submitit (the extra slurm); this command ends when they are queued.
+  time= is Slurm's limit in minutes; warn= seconds before it (default 120) a job saves a
   checkpoint and is queued again, at most requeue=100 times.
   workers=16 partition= account= qos= constraint= cpus= (per job, default 1) gpus= (0) memory= (GB)
-ray: tasks on a Ray cluster, which may grow and shrink (pip install 'jaxvff[ray]'). workers=16 at
-  most at a time, cpus=1 gpus=0 for each; address= of the cluster.
+ray: tasks on a Ray cluster, which may grow and shrink (the extra ray). workers=16 at most at a
+  time, cpus=1 gpus=0 for each; address= of the cluster.
 """
 
 REPORT = """\

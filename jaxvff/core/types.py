@@ -48,6 +48,9 @@ class EnvSpec(NamedTuple):
     state_size: int
     episode_limit: int  # env steps
     agent_state_size: int = 0  # the state starts with A blocks of so many entries; 0: it does not
+    # [height, width, channels] of observations that are images; O is all of it, in this order.
+    # Empty: they are no images
+    obs_shape: tuple[int, ...] = ()
 
     @property
     def action_dtype(self) -> type[jnp.uint8] | type[jnp.uint16]:

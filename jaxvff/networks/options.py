@@ -8,7 +8,11 @@ from jaxvff.core.options import MAX_WIDTH, option
 from jaxvff.core.registry import Registry
 
 UTILITIES: Registry = Registry(
-    {"mlp": "jaxvff.networks.utility:Mlp", "gru": "jaxvff.networks.utility:Gru"}
+    {
+        "mlp": "jaxvff.networks.utility:Mlp",
+        "gru": "jaxvff.networks.utility:Gru",
+        "cnn": "jaxvff.networks.utility:Cnn",
+    }
 )
 NORMS = ("none", "layer")
 
@@ -17,7 +21,9 @@ NORMS = ("none", "layer")
 class UtilityOptions:
     """The network that turns what an agent sees into values of its own actions."""
 
-    utility: str = option("gru", "utility network; matrix games: mlp", names=UTILITIES)
+    utility: str = option(
+        "gru", "utility network; matrix games: mlp; images, as of overcooked: cnn", names=UTILITIES
+    )
     norm: str = option(
         "none",
         "normalisation before each ReLU, none or layer; learner=parallel learns sooner with layer",

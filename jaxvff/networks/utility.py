@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import NamedTuple, TypeAlias
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxvff.core.errors import UserError
 from jaxvff.core.types import Array, EnvSpec, Params, Segment
 from jaxvff.networks.dense import dense, uniform
 from jaxvff.networks.gru import remember
 from jaxvff.networks.heads import Given, Head, attached
+
+CHANNELS = 32  # of a convolution, as in JaxMARL's baselines for overcooked
 
 
 def normalised(norm: str, x: Array) -> Array:
@@ -47,6 +51,66 @@ class Mlp(nn.Module):
         features = nn.relu(normalised(self.norm, features))
         memories = jnp.broadcast_to(before, (*x.shape[:-1], self.hidden_dim))
         return memories, *self.head(x, features, self.n_actions, given)
+
+
+class Cnn(nn.Module):
+    """Convolutions over an image, a layer of size `hidden_dim`, then a head; it remembers nothing.
+
+    Two convolutions of 3x3 cells with 32 channels each, zeros beyond the edge. What else is among
+    the inputs, the last action and the agent's id, joins them in the layer after that.
+    """
+
+    n_actions: int
+    hidden_dim: int = 64
+    head: Head = attached
+    norm: str = "none"  # a name in networks.options.NORMS; over the channels of a cell
+    image: tuple[int, ...] = ()  # [height, width, channels], the first entries of an input
+
+    @nn.compact
+    def __call__(
+        self, before: Array, x: Array, is_first: Array, given: Given | None = None
+    ) -> tuple[Array, Array, Array]:
+        """T slots of a sequence, side by side.
+
+        Args:
+          before: the memory before them, `[..., H]`; not used.
+          x: inputs, `[T, ..., I]`: an image, flattened, then what else there is.
+          is_first: `[T]` bool, the first steps of episodes; not used.
+          given: for the head, fields `[T, ..., size]`.
+
+        Returns:
+          `before` for every slot, and the head's `(q[T, ..., U], features[T, ..., any])`.
+        """
+        rows, n_pixels = x.shape[:-1], math.prod(self.image)
+        seen = x[..., :n_pixels].reshape(*rows, *self.image)
+        for _ in range(2):
+            around = neighbours(seen)
+            seen = dense(CHANNELS, around.shape[-1])(around)
+            seen = nn.relu(normalised(self.norm, seen))
+        seen = seen.reshape(*rows, n_pixels // self.image[-1] * CHANNELS)
+        seen = jnp.concatenate([seen, x[..., n_pixels:]], axis=-1)
+        features = dense(self.hidden_dim, seen.shape[-1])(seen)
+        features = nn.relu(normalised(self.norm, features))
+        memories = jnp.broadcast_to(before, (*rows, self.hidden_dim))
+        return memories, *self.head(x, features, self.n_actions, given)
+
+
+def neighbours(image: Array) -> Array:
+    """Every cell with the eight around it, row by row; zeros beyond the edge.
+
+    A dense layer on them is a convolution. With parameters that differ between lanes it stays a
+    product of matrices, where XLA would make a grouped convolution, which is slow on CPUs.
+
+    Args:
+      image: `[..., height, width, C]`.
+
+    Returns:
+      `[..., height, width, 9 C]`.
+    """
+    height, width = image.shape[-3:-1]
+    padded = jnp.pad(image, [(0, 0)] * (image.ndim - 3) + [(1, 1), (1, 1), (0, 0)])
+    shifted = [padded[..., i : i + height, j : j + width, :] for i in range(3) for j in range(3)]
+    return jnp.concatenate(shifted, axis=-1)
 
 
 class Gru(nn.Module):
@@ -85,10 +149,37 @@ class Gru(nn.Module):
         return memories, *self.head(x, memories, self.n_actions, given)
 
 
+Network: TypeAlias = Mlp | Cnn | Gru
+
+
+def network(kind: type[Network], spec: EnvSpec, hidden_dim: int, head: Head, norm: str) -> Network:
+    """A network of a kind in networks.options.UTILITIES.
+
+    Args:
+      kind: what the table has.
+      spec: of the environment.
+      hidden_dim: H.
+      head: from features to values.
+      norm: a name in networks.options.NORMS.
+
+    Raises:
+      UserError: it looks at images, and observations are none.
+    """
+    if kind is not Cnn:
+        return kind(spec.n_actions, hidden_dim, head, norm)
+    if len(spec.obs_shape) != 3 or math.prod(spec.obs_shape) != spec.obs_size:
+        raise UserError(
+            f"utility=cnn needs observations that are images, and this environment shows "
+            f"{spec.obs_size} numbers with obs_shape={spec.obs_shape}; take utility=mlp or gru, or "
+            "have your environment say EnvSpec.obs_shape=(height, width, channels)"
+        )
+    return Cnn(spec.n_actions, hidden_dim, head, norm, spec.obs_shape)
+
+
 class Utility(NamedTuple):
     """The utility networks of all agents, as pure functions of a parameter tree."""
 
-    net: Mlp | Gru
+    net: Network
     spec: EnvSpec
     shared: bool  # one set of parameters for all agents
     agent_id: bool  # a one-hot agent id among the inputs

@@ -60,11 +60,24 @@ class Agent:
         if net["agent_id"]:
             parts.append(one_hot(np.full(len(begins), self.number), net["n_agents"]))
         x = np.concatenate(parts, axis=-1)
-        features = relu(self.norm(0, self.dense(0, x)))
+        if net["utility"] == "cnn":
+            return self.head(3, x, self.hidden(2, self.seen(x)))
+        features = self.hidden(0, x)
         if net["utility"] == "gru":
             features = self.carry = self.gru(np.where(begins[:, None], 0, self.carry), features)
             return self.head(1, x, features)
-        return self.head(2, x, relu(self.norm(1, self.dense(1, features))))
+        return self.head(2, x, self.hidden(1, features))
+
+    def seen(self, x: np.ndarray) -> np.ndarray:
+        """What two convolutions make of the image that inputs begin with, and the other inputs."""
+        size = int(np.prod(self.net["image"]))
+        image = x[:, :size].reshape(len(x), *self.net["image"])
+        image = self.hidden(1, neighbours(self.hidden(0, neighbours(image))))
+        return np.concatenate([image.reshape(len(x), -1), x[:, size:]], axis=-1)
+
+    def hidden(self, number: int, x: np.ndarray) -> np.ndarray:
+        """A dense layer with what comes after it."""
+        return relu(self.norm(number, self.dense(number, x)))
 
     def head(self, layer: int, x: np.ndarray, features: np.ndarray) -> np.ndarray:
         """Values of the actions: see jaxvff/networks/heads.py."""
@@ -134,6 +147,14 @@ class Team:
 def one_hot(index: np.ndarray, n: int) -> np.ndarray:
     """`[..., n]`, 1 at an index."""
     return np.eye(n, dtype=np.float32)[index]
+
+
+def neighbours(image: np.ndarray) -> np.ndarray:
+    """Every cell of `[n, height, width, C]` with the eight around it; zeros beyond the edge."""
+    height, width = image.shape[1:3]
+    padded = np.pad(image, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    shifted = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    return np.concatenate(shifted, axis=-1)
 
 
 def relu(x: np.ndarray) -> np.ndarray:

@@ -35,7 +35,7 @@ from jaxvff.policies.policy import Policy, Seen, choose
 JSON_FILE, ACT_FILE = "policy.json", "act.py"
 RUN_FILE = "run.yaml"  # by which a run folder is known, see runs/run_file.py
 FORMAT = "jaxvff policy 1"  # another number where an older reader would act wrongly
-PORTABLE_NETWORKS = ("mlp", "gru")  # that act.py knows
+PORTABLE_NETWORKS = ("mlp", "gru", "cnn")  # that act.py knows
 PLATFORMS = ("cpu", "cuda", "tpu")  # of the StableHLO programs
 # What the programs take and give; R rows, each an agent of a game, of those that share parameters.
 SIGNATURE = (

@@ -11,7 +11,7 @@ from jaxvff.core.errors import UserError
 from jaxvff.core.registry import load
 from jaxvff.core.types import EnvSpec
 from jaxvff.networks.options import NORMS, UTILITIES
-from jaxvff.networks.utility import Utility
+from jaxvff.networks.utility import Utility, network
 
 HEADS = "jaxvff.networks.heads"
 SIZES = ("n_agents", "n_actions", "obs_size", "hidden_dim")
@@ -35,6 +35,7 @@ class Layout(NamedTuple):
     agent_id: bool  # a one-hot agent id is the last of the inputs
     last_action: bool  # the previous action, one-hot, stands between observation and id
     context: tuple[float, ...] = ()  # what every agent knows in all episodes; empty: nothing
+    image: tuple[int, ...] = ()  # [height, width, channels] of an observation; empty: it is none
 
     @classmethod
     def of(cls, network: Utility, head: str, context: np.ndarray | None) -> Layout:
@@ -59,6 +60,7 @@ class Layout(NamedTuple):
             agent_id=network.agent_id,
             last_action=network.last_action,
             context=() if context is None else tuple(map(float, context)),
+            image=spec.obs_shape,
         )
 
     def network(self) -> Utility:
@@ -75,9 +77,11 @@ class Layout(NamedTuple):
                 "the version that policy.json names"
             )
         kind, values = UTILITIES[self.utility], load(f"{HEADS}:{self.head}")
+        sizes = (self.n_agents, self.n_actions, self.obs_size)
+        spec = EnvSpec(*sizes, state_size=0, episode_limit=0, obs_shape=self.image)
         return Utility(
-            net=kind(self.n_actions, self.hidden_dim, values, self.norm),
-            spec=EnvSpec(self.n_agents, self.n_actions, self.obs_size, 0, 0),
+            net=network(kind, spec, self.hidden_dim, values, self.norm),
+            spec=spec,
             shared=self.shared,
             agent_id=self.agent_id,
             last_action=self.last_action,
@@ -86,7 +90,8 @@ class Layout(NamedTuple):
 
     def inputs(self) -> list[str]:
         """What an agent's network sees, in order, for people."""
-        parts = [f"observation: {self.obs_size}"]
+        image = f", an image {list(self.image)}, flattened" if self.image else ""
+        parts = [f"observation: {self.obs_size}{image}"]
         if self.last_action:
             parts.append(f"own last action, one-hot: {self.n_actions} (zeros in a first step)")
         if self.agent_id:
@@ -105,11 +110,15 @@ class Layout(NamedTuple):
                 raise ValueError(f"network.{name} is {told[name]!r}, not a {_SAID[kind]}")
         if told["norm"] not in NORMS:
             raise ValueError(f"network.norm is {told['norm']!r}, not {' or '.join(NORMS)}")
-        layout = cls(**{name: told[name] for name in cls._fields})
+        # Policies from before there were networks for images say nothing of one.
+        layout = cls(**{"image": ()} | {name: told[name] for name in cls._fields if name in told})
         context = tuple(float(x) for x in layout.context)
         if not np.isfinite(context).all():
             raise ValueError("network.context is not finite")
-        return layout._replace(context=context)
+        image = tuple(layout.image)
+        if any(type(size) is not int or size < 1 for size in image):
+            raise ValueError(f"network.image is {list(image)}, not whole numbers above 0")
+        return layout._replace(context=context, image=image)
 
     def difference(self, other: Layout) -> str | None:
         """The first thing in which a network with parameters of this one differs, in words.
@@ -117,7 +126,8 @@ class Layout(NamedTuple):
         Teams of other sizes may share parameters, where no agent has its own or sees its number.
         """
         one_for_all = self.shared and not self.agent_id
-        for name in (*SWITCHES, *SIZES, *NAMES):
+        images = ("image",) if self.utility == "cnn" else ()
+        for name in (*SWITCHES, *SIZES, *NAMES, *images):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs and not (name == "n_agents" and one_for_all):
                 there, here = (str(x).lower() for x in (mine, theirs))

@@ -174,6 +174,7 @@ def _check_env(asked: Config, env: Env | HostEnv) -> None:
             f"method={name} draws something for every episode, which needs games on the device; "
             f"{asked.env['kind']} runs on the host and takes {able}"
         )
+    build.network(asked, env.spec)  # refuses one for images where there are none
     longest = env.spec.episode_limit + 1
     if longest == 2 and asked.segment_length != 2:
         raise UserError(

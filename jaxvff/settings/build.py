@@ -20,8 +20,9 @@ from jaxvff.learning.options import LEARNERS
 from jaxvff.losses.contract import Loss, Model
 from jaxvff.losses.options import BOOTSTRAPS, RETURNS
 from jaxvff.methods.table import METHODS
+from jaxvff.networks import utility
 from jaxvff.networks.options import UTILITIES
-from jaxvff.networks.utility import Utility
+from jaxvff.networks.utility import Network, Utility
 from jaxvff.playing.explore import Explorer
 from jaxvff.playing.options import EXPLORERS
 from jaxvff.settings.config import Config
@@ -119,16 +120,23 @@ def loss(asked: Mapping[str, Any]) -> Loss:
     return _with_options(load(METHODS[asked["name"]].loss), asked)
 
 
+def network(config: Config, spec: EnvSpec) -> Network:
+    """The utility network that a config asks for.
+
+    Raises:
+      UserError: it looks at images, and the environment shows none.
+    """
+    head = load(METHODS[config.method["name"]].head)
+    return utility.network(UTILITIES[config.utility], spec, config.hidden_dim, head, config.norm)
+
+
 def model(config: Config, env: Env | HostEnv) -> Model:
     """The networks and target rules that a config asks for."""
     method = METHODS[config.method["name"]]
-    net = UTILITIES[config.utility](
-        env.spec.n_actions, config.hidden_dim, load(method.head), config.norm
-    )
     made = context(config.method, env.spec)
     return Model(
         utility=Utility(
-            net,
+            network(config, env.spec),
             env.spec,
             config.shared,
             config.agent_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -36,7 +37,7 @@ from jaxvff.training.lanes import Carry, Lane, LaneState
 # What XLA does on a CPU. Initialisation runs once: compiling it without effort takes a third of the
 # time. The training loop is as fast at LLVM's effort 1 as by default, and compiles in 70 % of the
 # time. Fusion emitters make it a fifth faster and take as much again to compile, which evaluation
-# does not run long enough to earn back (docs/decisions.md).
+# does not run long enough to earn back (docs/decisions.md). XLA of jaxlib 0.12 has nothing else.
 _EFFORT, _FUSION = "xla_backend_optimization_level", "xla_cpu_use_fusion_emitters"
 CPU_COMPILER: dict[str, dict[str, bool | str | int]] = {
     "init": {_EFFORT: 0, _FUSION: False},
@@ -254,7 +255,23 @@ def compiler(what: str, platform: str | None = None) -> dict[str, bool | str | i
       what: a part, as in CPU_COMPILER.
       platform: of the devices; None: the default one.
     """
-    return CPU_COMPILER[what] if (platform or jax.default_backend()) == "cpu" else {}
+    if (platform or jax.default_backend()) != "cpu":
+        return {}
+    return {name: x for name, x in CPU_COMPILER[what].items() if _xla_knows(name, x)}
+
+
+@functools.cache
+def _xla_knows(name: str, value: bool | str | int) -> bool:
+    """Whether this XLA has a compiler option for CPUs: jaxlib 0.12 lacks one that 0.10 has."""
+    # Nothing lists them, but an unknown one is refused. A program that returns 0 takes 20 ms.
+    try:
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):
+            jax.jit(lambda: 0, compiler_options={name: value}).lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" in str(error):
+            return False
+        raise
+    return True
 
 
 def _test_key(key: Array) -> Array:
