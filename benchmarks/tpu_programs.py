@@ -34,7 +34,7 @@ NOTES = [
     "picked: rows that gathers pick one by one in an iteration",
     "steps_per_s_at_most: the least of what cycles at the chip's clock, flops and traffic allow",
     "v5p: gathers of whole rows are given to its SparseCores; they count as traffic, not as picked",
-    "compile_s and lower_s: on cores that other work shared; each row has the commit that it is of",
+    "compile_s and lower_s: on cores that other work shared; rows have the commit they are of",
 ]
 
 
@@ -90,20 +90,20 @@ def opened(out: Path, lanes: int) -> Record:
     """The record of earlier calls, or a new one.
 
     Raises:
-      SystemExit: it is of another number of lanes, machine or version.
+      SystemExit: it is of another number of lanes or of other versions.
     """
     origin = about()
     del origin["commit"]  # rows have their own
     origin["versions"] |= {"libtpu": importlib.metadata.version("libtpu")}
     new: Record = {"what": __doc__.splitlines()[0], "notes": NOTES, "lanes": lanes, **origin}
     kept: Record = json.loads(out.read_text()) if out.exists() else {**new, "rows": {}}
-    for name in ("lanes", *origin):
+    for name in ("lanes", "versions"):  # the machine decides how long compiling takes, and no more
         if kept[name] != new[name]:
             raise SystemExit(
                 f"{out} is of {name} {kept[name]}; here it is {new[name]}. Name another file "
                 "with --out, or remove that one"
             )
-    return {**kept, **new}
+    return kept
 
 
 def main() -> None:
