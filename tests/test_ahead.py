@@ -154,6 +154,26 @@ def test_what_is_no_tpu_is_refused(
     assert message in capsys.readouterr().err
 
 
+def test_without_the_compiler_of_tpus_its_package_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "libtpu", None)
+    assert main(["compile", "for=tpu-v5e:2x2"]) == 2
+    assert "for=tpu-v5e:2x2 needs the compiler of TPUs, libtpu" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_layout_of_chips_that_does_not_exist_is_refused() -> None:
+    pytest.importorskip("libtpu", reason="needs `uv sync --extra tpu`")
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxvff", "compile", "for=tpu-v5e:7x9"],
+        capture_output=True, text=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "for=tpu-v5e:7x9 is no layout of chips" in done.stderr
+    assert "write for instance for=tpu-v5e:2x2" in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "program", [["method=nmqmix"], ["env=predator_prey", "method=qmix", "learner=parallel"]]

@@ -19,8 +19,10 @@ import numpy as np
 import pytest
 import yaml
 
-from jaxvff.cli import on_local
+from jaxvff.cli import on_local, on_ray, on_slurm
+from jaxvff.cli.launch import Order
 from jaxvff.cli.main import main
+from jaxvff.core.errors import UserError
 from jaxvff.runs import leases
 from jaxvff.runs.leases import END, OWNER, Shelf
 from jaxvff.runs.work import RESULTS
@@ -248,6 +250,15 @@ def test_a_launch_that_cannot_be_says_why_and_starts_nothing(
     monkeypatch.setitem(sys.modules, "ray", None)
     assert "uv sync --extra ray" in refused(capsys, "launch", folder, "on=ray")
     assert list((plan_only / "shards").iterdir()) == []
+
+
+def test_a_node_that_does_not_see_the_folder_says_so(tmp_path: Path) -> None:
+    order = Order(tmp_path / "gone", "0123", 2, False, False, {})
+    for begin in (lambda: on_slurm.Task(order)(0), lambda: on_ray.work(order, 0, 1)):
+        with pytest.raises(UserError) as caught:
+            begin()
+        assert f"{tmp_path / 'gone'} is not there on " in str(caught.value)
+        assert "has to be on a file system that all nodes share" in str(caught.value)
 
 
 def test_the_manifest_for_kubernetes_starts_workers_in_an_indexed_job(capsys) -> None:
