@@ -40,8 +40,8 @@ from jaxvff.runs.work import RESULTS, Worker
 
 RUN = ["method=vdn", "hidden_dim=8", "batch_size=16", "learn_start=16", "buffer_size=64",
        "total_steps=2000", "eval_interval=100"]  # fmt: skip
-# A shard of four lanes takes some eight seconds of a core: in 20 s a worker begins and saves.
-DRILLED = [*RUN[:-2], "total_steps=50000", "eval_interval=2500", "checkpoint_interval=1250"]
+# A shard of four lanes takes some three seconds of a core, and a worker's start some six.
+DRILLED = [*RUN[:-2], "total_steps=20000", "eval_interval=1000", "checkpoint_interval=500"]
 MINUTE = ["env=smax/3m", "method=qmix", "total_steps=1048576"]  # two lanes: a minute of a core
 N_LANES = 100_000  # planned
 PATIENCE_S = 3600.0  # for a drill
