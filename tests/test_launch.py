@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -177,6 +178,32 @@ def test_whoever_is_killed_or_stopped_no_seed_is_lost_and_none_is_there_twice(
     capsys.readouterr()
     assert main(command[3:]) == 0
     assert "nothing to start; all are done" in capsys.readouterr().out
+
+
+def test_each_killed_worker_is_replaced_while_the_others_live(plan_only: Path, monkeypatch) -> None:
+    """With processes that sleep in place of workers."""
+    begun: list[subprocess.Popen] = []
+
+    def begin(order: Order, log: Path, **options: object) -> subprocess.Popen:
+        begun.append(subprocess.Popen(["sleep", "60"] if len(begun) < 2 else ["true"]))
+        return begun[-1]
+
+    monkeypatch.setattr(on_local, "begin", begin)
+    monkeypatch.setattr(on_local, "FEWEST_S", 0.1)
+    monkeypatch.setattr(on_local, "LOOK_S", 0.05)
+    monkeypatch.setattr(on_local, "end", lambda order: 0)
+    order = Order(plan_only, "0123", 2, False, False, {"workers": "2"})
+    launch = threading.Thread(target=on_local.start, args=(order,))
+    launch.start()
+    replaced = []
+    for victim in (1, 0):  # the first one lives on while the second is replaced
+        replaced.append(leases.poll(lambda: len(begun) == 3 - victim, 10, lambda: False))
+        time.sleep(0.2)
+        begun[victim].kill()
+    launch.join(10)
+    assert not launch.is_alive()
+    assert replaced == [True, True]
+    assert len(begun) == 4
 
 
 def test_a_worker_has_its_share_of_the_cores(monkeypatch) -> None:
