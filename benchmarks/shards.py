@@ -8,8 +8,8 @@ Merging: one shard is trained; the others get copies of its files, under their o
 fingerprints. First: what a shard costs that trains for one iteration. Minute: a worker trains a
 shard of about a minute, then the same lanes are trained as a run that is no shard, by the same
 compiled program; so many times, in turns. Drill: a worker is killed every 20 seconds until all
-shards are done; then each seed is counted, and the merged reports are held against those of the
-same run unsharded. A part replaces what the record had of it: out=benchmarks/results/shards.json.
+shards are done; then each seed is counted, and the merged reports are held against those of one
+worker that nobody disturbed, and of the same run unsharded. A part replaces what the record had of it: out=benchmarks/results/shards.json.
 """
 
 from __future__ import annotations
@@ -180,17 +180,20 @@ def minute(top: Path, n: int) -> Record:
 
 
 def drill(top: Path, n_shards: int, workers: int, every_s: float) -> Record:
-    """Kill a worker now and then; count, and hold what is merged against the unsharded run."""
+    """Kill a worker now and then; count, and hold what is merged against undisturbed runs."""
     asked = [*DRILLED, f"seeds={4 * n_shards}"]
     jaxvff, quiet = [sys.executable, "-m", "jaxvff"], {"check": True, "stdout": subprocess.DEVNULL}
-    big, whole = top / "big", top / "whole"
-    plan = [*jaxvff, "plan", "train", *asked, f"shards={n_shards}", f"run_dir={big}"]
-    subprocess.run(plan, **quiet)
+    big, calm, whole = (top / name for name in ("big", "calm", "whole"))
+    for folder in (big, calm):
+        plan = [*jaxvff, "plan", "train", *asked, f"shards={n_shards}", f"run_dir={folder}"]
+        subprocess.run(plan, **quiet)
     began = now()
     counted = kill_until_done([*jaxvff, "launch", str(big), "on=local", f"workers={workers}"],
                               big, every_s)  # fmt: skip
     counted |= {"sharded": since(began)} | standing(big, n_shards)
-    subprocess.run([*jaxvff, "merge", str(big)], **quiet)
+    subprocess.run([*jaxvff, "work", str(calm)], **quiet)
+    for folder in (big, calm):
+        subprocess.run([*jaxvff, "merge", str(folder)], **quiet)
     began = now()
     subprocess.run([*jaxvff, "train", *asked, f"run_dir={whole}"], **quiet)
     return {
@@ -199,7 +202,8 @@ def drill(top: Path, n_shards: int, workers: int, every_s: float) -> Record:
         "every_s": every_s,
         **counted,
         "unsharded": since(began),
-        "merged_is_unsharded": compared(reports(big), reports(whole)),
+        "beside_undisturbed": compared(reports(big), reports(calm)),
+        "beside_unsharded": compared(reports(big), reports(whole)),
     }
 
 
@@ -263,6 +267,7 @@ def compared(mine: list[Record], other: list[Record]) -> Record:
         "numbers": n,
         "other_bits": int(sum((d > 0).sum() for d in apart)),
         "largest_difference": max((float(np.nanmax(d)) for d in apart), default=0.0),
+        "optimal_at_the_end": [int(np.sum(one[-1]["optimal"])) for one in (mine, other)],
     }
 
 
