@@ -5,11 +5,12 @@ python -m benchmarks.shards minute=3                                   shards of
 python -m benchmarks.shards drill=64 [workers=4] [every=20]            kills
 
 Merging: one shard is trained; the others get copies of its files, under their own seeds and
-fingerprints. First: what a shard costs that trains for one iteration. Minute: a worker trains a
-shard of about a minute, then the same lanes are trained as a run that is no shard, by the same
-compiled program; so many times, in turns. Drill: a worker is killed every 20 seconds until all
+fingerprints. First: what a shard costs that trains for one iteration. Second, minute: a worker
+trains a shard of so long on 3m, and the same lanes are trained as a run that is no shard, by the
+same compiled program; several times, in turns. Drill: a worker is killed every 20 seconds until all
 shards are done; then each seed is counted, and the merged reports are held against those of one
-worker that nobody disturbed, and of the same run unsharded. A part replaces what the record had of it: out=benchmarks/results/shards.json.
+worker that nobody disturbed, and of the same run unsharded. A part replaces what the record had of
+it: out=benchmarks/results/shards.json.
 """
 
 from __future__ import annotations
@@ -42,13 +43,14 @@ RUN = ["method=vdn", "hidden_dim=8", "batch_size=16", "learn_start=16", "buffer_
        "total_steps=2000", "eval_interval=100"]  # fmt: skip
 # A shard of four lanes takes some three seconds of a core, and a worker's start some six.
 DRILLED = [*RUN[:-2], "total_steps=20000", "eval_interval=1000", "checkpoint_interval=500"]
-MINUTE = ["env=smax/3m", "method=qmix", "total_steps=1048576"]  # two lanes: a minute of a core
+LARGE = ["env=smax/3m", "method=qmix"]
+MINUTE, SECOND = 2**20, 2**13  # steps of two lanes: a minute of a core, and less than a second
 N_LANES = 100_000  # planned
 PATIENCE_S = 3600.0  # for a drill
 NOTES = [
     "cpu_s: of this process, or of the processes that it started; other work shared the machine",
-    "minute, overhead: cpu_s of a worker's shard over that of the same lanes alone, less 1; the "
-    "median of the pairs. Start and compilation are in neither",
+    "second, minute: more_cpu_s is what a shard took beyond the same lanes alone, the mean "
+    "of the pairs. Start and compilation are in neither",
     "drill, kills: SIGKILL; missed: nobody trained, or the one chosen had ended",
     "drill, in_a_row: the most workers that died on a shard one after the other without a "
     "checkpoint. Ten make it fail, so the one that follows eight such is spared",
@@ -151,32 +153,38 @@ def first(top: Path, steps: int, *overrides: str, n: int = 9) -> Record:
     }
 
 
-def minute(top: Path, n: int) -> Record:
-    """Shards of a minute beside the same lanes, trained by themselves, in turns."""
-    asked = [*MINUTE, f"seeds={2 * (n + 1)}", f"run_dir={top / 'minutes'}"]
+def in_turns(top: Path, n: int, steps: int) -> Record:
+    """Shards on 3m beside the same lanes, trained by themselves, in turns."""
+    asked = [*LARGE, f"total_steps={steps}", f"seeds={2 * (n + 1)}", f"run_dir={top / 'turns'}"]
     folder, jobs = runs.new_run(asked, elsewhere=True)
     plan = shards.make(folder, jobs, n + 1)
     pairs: list[Record] = []
-    began = now()
+    began, before = now(), None
 
-    def tell(line: str) -> None:  # after each shard, by the worker
-        nonlocal began
-        if " done in " not in line:
-            began = now()
-            return
-        index, shard = len(pairs), since(began)
-        alone, began = top / f"alone{index}", now()
-        alone.mkdir()
+    def alone() -> Record:
+        index, began = len(pairs), now()
+        (top / f"alone{index}").mkdir()
         job = plan.shards[index].of(jobs)
-        list(execute.execute(alone, [job], opener=worker._programs.open))
-        pairs.append({"shard": shard, "alone": since(began)})
-        print(pairs[-1], flush=True)
+        list(execute.execute(top / f"alone{index}", [job], opener=worker._programs.open))
+        return since(began)
+
+    def tell(line: str) -> None:  # before each shard and after it, by the worker
+        nonlocal began, before
+        if " done in " in line:
+            shard = since(began)
+            pairs.append({"shard": shard, "alone": before or alone()})
+            print(pairs[-1], flush=True)
+        else:
+            before = alone() if len(pairs) % 2 else None  # they take turns at being first
+            began = now()
 
     worker = Worker(folder, plan, jobs, stop=lambda: len(pairs) > n, tell=tell)
     worker.work()
     del pairs[0]  # it compiled
-    ratios = [pair["shard"]["cpu_s"] / pair["alone"]["cpu_s"] for pair in pairs]
-    return {"pairs": pairs, "overhead": statistics.median(ratios) - 1}
+    more = [pair["shard"]["cpu_s"] - pair["alone"]["cpu_s"] for pair in pairs]
+    whole = [pair["alone"]["cpu_s"] for pair in pairs]
+    found = {"steps": steps, "pairs": pairs, "alone_cpu_s": statistics.mean(whole)}
+    return found | {"more_cpu_s": statistics.mean(more), "least_and_most": [min(more), max(more)]}
 
 
 def drill(top: Path, n_shards: int, workers: int, every_s: float) -> Record:
@@ -320,9 +328,10 @@ def run() -> None:
             keep(out, "drill", lambda: drill(top, n["drill"], n["workers"], every_s))
             return
         if "minute" in n:
-            keep(out, "minute", lambda: minute(top, n["minute"]))
+            keep(out, "minute", lambda: in_turns(top, n["minute"], MINUTE))
             return
         keep(out, "first", lambda: first(top, 1, "method=qmix"))
+        keep(out, "second", lambda: in_turns(top, 12, SECOND))
         keep(out, "planning", lambda: planning(top))
         for listed in (n["listed"] // 10, n["listed"]):
             keep(out, f"listing {listed}", lambda listed=listed: listing(top, listed))
