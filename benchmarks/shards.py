@@ -1,12 +1,16 @@
 """What planning, looking after and merging many shards cost here, and what becomes of the killed.
 
-python -m benchmarks.shards [seeds=4096] [shards=64] [listed=100000]   all but the drill
-python -m benchmarks.shards drill=64 [workers=4] [every=20]            the drill alone
+python -m benchmarks.shards [seeds=4096] [shards=64] [listed=100000]   planning, listing, merging
+python -m benchmarks.shards minute=3                                   shards of a minute, on 3m
+python -m benchmarks.shards drill=64 [workers=4] [every=20]            kills
 
 Merging: one shard is trained; the others get copies of its files, under their own seeds and
-fingerprints. Overhead: what a shard costs that trains for one iteration. The drill: a worker is
-killed every 20 seconds until all shards are done; then each seed is counted, and the merged reports
-are held against those of one worker that nobody disturbed.
+fingerprints. First: what a shard costs that trains for one iteration. Second, minute: a worker
+trains a shard of so long on 3m, and the same lanes are trained as a run that is no shard, by the
+same compiled program; several times, in turns. Drill: a worker is killed every 20 seconds until all
+shards are done; then each seed is counted, and the merged reports are held against those of one
+worker that nobody disturbed, and of the same run unsharded. A part replaces what the record had of
+it: out=benchmarks/results/shards.json.
 """
 
 from __future__ import annotations
@@ -16,38 +20,58 @@ import os
 import random
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks._common import ROOT, Record, about, commit
 from jaxvff.cli.main import main
+from jaxvff.core.files import write_json
+from jaxvff.runs import execute, shards
 from jaxvff.runs import folder as runs
-from jaxvff.runs import shards
-from jaxvff.runs.leases import OWNER, Shelf, read
+from jaxvff.runs.leases import MOST_DEATHS, OWNER, Shelf, read
 from jaxvff.runs.work import RESULTS, Worker
 
 RUN = ["method=vdn", "hidden_dim=8", "batch_size=16", "learn_start=16", "buffer_size=64",
        "total_steps=2000", "eval_interval=100"]  # fmt: skip
+# A shard of four lanes takes some three seconds of a core, and a worker's start some six.
+DRILLED = [*RUN[:-2], "total_steps=20000", "eval_interval=1000", "checkpoint_interval=500"]
+LARGE = ["env=smax/3m", "method=qmix"]
+MINUTE, SECOND = 2**20, 2**13  # steps of two lanes: a minute of a core, and less than a second
 N_LANES = 100_000  # planned
+PATIENCE_S = 3600.0  # for a drill
+NOTES = [
+    "cpu_s: of this process, or of the processes that it started; other work shared the machine",
+    "second, minute: more_cpu_s is what a shard took beyond the same lanes alone, the mean "
+    "of the pairs. Start and compilation are in neither",
+    "drill, kills: SIGKILL; missed: nobody trained, or the one chosen had ended",
+    "drill, in_a_row: the most workers that died on a shard one after the other without a "
+    "checkpoint. Ten make it fail, so the one that follows eight such is spared",
+]
+Clock = tuple[float, float]
 
 
-def seconds(what: str, began: tuple[float, float]) -> None:
-    """Print the seconds since `began`: by the clock, and of the processor."""
-    wall, cpu = time.perf_counter() - began[0], time.process_time() - began[1]
-    print(f"{what}: {wall:.2f} s, {cpu:.2f} s of CPU", flush=True)
+def since(began: Clock) -> Record:
+    """The seconds since `began`: by the clock, and of the processor."""
+    wall, cpu = (b - a for a, b in zip(began, now(), strict=True))
+    return {"wall_s": round(wall, 3), "cpu_s": round(cpu, 3)}
 
 
-def now() -> tuple[float, float]:
-    """By the clock, and of the processor."""
-    return time.perf_counter(), time.process_time()
+def now() -> Clock:
+    """By the clock, and of the processor: this process, and those that it has waited for."""
+    spent = os.times()
+    cpu = time.process_time() + spent.children_user + spent.children_system
+    return time.perf_counter(), cpu
 
 
-def planning(top: Path) -> None:
+def planning(top: Path) -> Record:
     """Plan many lanes, and read the plan again."""
     began = now()
     folder, jobs = runs.new_run(
@@ -55,12 +79,12 @@ def planning(top: Path) -> None:
     )
     shards.make(folder, jobs, 1024)
     shards.read(folder)
-    seconds(f"planning {N_LANES:,} lanes in 1,024 shards", began)
+    return {"lanes": N_LANES, "shards": 1024, **since(began)}
 
 
-def listing(top: Path, n: int) -> None:
+def listing(top: Path, n: int) -> Record:
     """Look where many shards stand: all but one are done."""
-    shelf = Shelf(top / "listed")
+    shelf = Shelf(top / f"listed{n}")
     shelf.folder.mkdir()
     for shard in range(n):
         shelf.path(shard, 1).mkdir()
@@ -70,26 +94,24 @@ def listing(top: Path, n: int) -> None:
     states = [s.state for s in shelf.standings(n)]
     assert states[0] == "running"
     assert set(states[1:]) == {"done"}
-    seconds(f"listing {n:,} shards in one folder", began)
+    return since(began)
 
 
-def merging(top: Path, n_seeds: int, n_shards: int) -> None:
+def merging(top: Path, n_seeds: int, n_shards: int) -> Record:
     """Train a shard, copy it for all others, and merge."""
     folder, jobs = runs.new_run(
         [*RUN, f"seeds={n_seeds}", f"run_dir={top / 'big'}"], elsewhere=True
     )
     plan = shards.make(folder, jobs, n_shards)
     done = folder / shards.FOLDER / "0000.1.done"
-    began = now()
     worker = Worker(folder, plan, jobs, stop=done.exists, tell=lambda line: None)
     worker.work()
-    seconds(f"training one shard of {plan.shards[0].n_lanes} seeds", began)
     shutil.rmtree(folder / shards.FOLDER / "0001.1", ignore_errors=True)
     for index in range(1, n_shards):
         copy(folder / shards.FOLDER, index, plan.shards[index], jobs)
     began = now()
     assert main(["merge", str(folder)]) == 0
-    seconds(f"merging {n_seeds:,} seeds of {n_shards} shards, tables and curves included", began)
+    return {"seeds": n_seeds, "shards": n_shards, **since(began)}
 
 
 def copy(top: Path, index: int, shard: shards.Shard, jobs: list) -> None:
@@ -110,17 +132,12 @@ def copy(top: Path, index: int, shard: shards.Shard, jobs: list) -> None:
     (top / f"{attempt.name}.done").touch()
 
 
-def overhead(top: Path, name: str, steps: int, *overrides: str, n: int = 9) -> None:
+def first(top: Path, steps: int, *overrides: str, n: int = 9) -> Record:
     """Train shards of one iteration: all that they cost is what comes with a shard."""
-    asked = [
-        f"total_steps={steps}",
-        f"eval_interval={steps}",
-        f"seeds={4 * n}",
-        f"run_dir={top / name.replace(' ', '')}",
-    ]
-    folder, jobs = runs.new_run([*overrides, *asked], elsewhere=True)
+    asked = [f"total_steps={steps}", f"eval_interval={steps}", f"seeds={4 * n}"]
+    folder, jobs = runs.new_run([*overrides, *asked, f"run_dir={top / 'one'}"], elsewhere=True)
     plan = shards.make(folder, jobs, n)
-    ends: list[tuple[float, float]] = [now()]
+    ends: list[Clock] = [now()]
 
     def tell(line: str) -> None:
         if " done in " in line:
@@ -130,52 +147,142 @@ def overhead(top: Path, name: str, steps: int, *overrides: str, n: int = 9) -> N
     assert len(ends) == n + 1
     first = [b - a for a, b in zip(ends[0], ends[1], strict=True)]
     more = [(b - a) / (n - 1) for a, b in zip(ends[1], ends[-1], strict=True)]
-    print(f"{name}, the first shard of 4 lanes: {first[0]:.2f} s, {first[1]:.2f} s of CPU")
-    print(f"{name}, every further one: {more[0]:.2f} s, {more[1]:.2f} s of CPU", flush=True)
+    return {
+        "first": dict(zip(("wall_s", "cpu_s"), first, strict=True)),
+        "every_further": dict(zip(("wall_s", "cpu_s"), more, strict=True)),
+    }
 
 
-def drill(top: Path, n_shards: int, workers: int, every_s: float) -> None:
-    """Kill a worker now and then; say how many, and hold what is merged against one worker's."""
-    asked = [*RUN[:-2], "total_steps=20000", "eval_interval=1000", "checkpoint_interval=500"]
-    asked += [f"seeds={4 * n_shards}"]
-    jaxvff, draw = [sys.executable, "-m", "jaxvff"], random.Random(0)
-    big, quiet = top / "big", top / "quiet"
-    for folder in (big, quiet):
+def in_turns(top: Path, n: int, steps: int) -> Record:
+    """Shards on 3m beside the same lanes, trained by themselves, in turns."""
+    asked = [*LARGE, f"total_steps={steps}", f"seeds={2 * (n + 1)}", f"run_dir={top / 'turns'}"]
+    folder, jobs = runs.new_run(asked, elsewhere=True)
+    plan = shards.make(folder, jobs, n + 1)
+    pairs: list[Record] = []
+    began, before = now(), None
+
+    def alone() -> Record:
+        index, began = len(pairs), now()
+        (top / f"alone{index}").mkdir()
+        job = plan.shards[index].of(jobs)
+        list(execute.execute(top / f"alone{index}", [job], opener=worker._programs.open))
+        return since(began)
+
+    def tell(line: str) -> None:  # before each shard and after it, by the worker
+        nonlocal began, before
+        if " done in " in line:
+            shard = since(began)
+            pairs.append({"shard": shard, "alone": before or alone()})
+            print(pairs[-1], flush=True)
+        else:
+            before = alone() if len(pairs) % 2 else None  # they take turns at being first
+            began = now()
+
+    worker = Worker(folder, plan, jobs, stop=lambda: len(pairs) > n, tell=tell)
+    worker.work()
+    del pairs[0]  # it compiled
+    more = [pair["shard"]["cpu_s"] - pair["alone"]["cpu_s"] for pair in pairs]
+    whole = [pair["alone"]["cpu_s"] for pair in pairs]
+    found = {"steps": steps, "pairs": pairs, "alone_cpu_s": statistics.mean(whole)}
+    return found | {"more_cpu_s": statistics.mean(more), "least_and_most": [min(more), max(more)]}
+
+
+def drill(top: Path, n_shards: int, workers: int, every_s: float) -> Record:
+    """Kill a worker now and then; count, and hold what is merged against undisturbed runs."""
+    asked = [*DRILLED, f"seeds={4 * n_shards}"]
+    jaxvff, quiet = [sys.executable, "-m", "jaxvff"], {"check": True, "stdout": subprocess.DEVNULL}
+    big, calm, whole = (top / name for name in ("big", "calm", "whole"))
+    for folder in (big, calm):
         plan = [*jaxvff, "plan", "train", *asked, f"shards={n_shards}", f"run_dir={folder}"]
-        subprocess.run(plan, check=True, stdout=subprocess.DEVNULL)
-    began, kills = now(), 0
-    launch = [*jaxvff, "launch", str(big), "on=local", f"workers={workers}"]
-    with subprocess.Popen(launch, stdout=subprocess.DEVNULL) as launched:
+        subprocess.run(plan, **quiet)
+    began = now()
+    counted = kill_until_done([*jaxvff, "launch", str(big), "on=local", f"workers={workers}"],
+                              big, every_s)  # fmt: skip
+    counted |= {"sharded": since(began)} | standing(big, n_shards)
+    subprocess.run([*jaxvff, "work", str(calm)], **quiet)
+    for folder in (big, calm):
+        subprocess.run([*jaxvff, "merge", str(folder)], **quiet)
+    began = now()
+    subprocess.run([*jaxvff, "train", *asked, f"run_dir={whole}"], **quiet)
+    return {
+        "shards": n_shards,
+        "workers": workers,
+        "every_s": every_s,
+        **counted,
+        "unsharded": since(began),
+        "beside_undisturbed": compared(reports(big), reports(calm)),
+        "beside_unsharded": compared(reports(big), reports(whole)),
+    }
+
+
+def kill_until_done(launch: list[str], folder: Path, every_s: float) -> Record:
+    """Launch workers, and kill one of those that train every so often; how many were killed.
+
+    Raises:
+      SystemExit: the launcher gave up.
+    """
+    draw, kills, missed = random.Random(0), 0, 0
+    log = folder.with_suffix(".log")
+    with log.open("w") as out, subprocess.Popen(launch, stdout=out, stderr=out) as launched:
+        deadline = time.monotonic() + PATIENCE_S
         while launched.poll() is None:
-            time.sleep(every_s)
-            if victims := running(big):
-                os.kill(draw.choice(victims), signal.SIGKILL)
+            try:
+                launched.wait(every_s)
+                break
+            except subprocess.TimeoutExpired:
+                assert time.monotonic() < deadline, log.read_text()[-2000:]
+            owners = [x for x in running(folder) if x.get("deaths", 0) < MOST_DEATHS - 2]
+            try:
+                os.kill(draw.choice(owners)["process"], signal.SIGKILL)
                 kills += 1
-    assert launched.returncode == 0
-    attempts = len(list((big / shards.FOLDER).glob("*.[0-9]"))) - n_shards
-    seconds(f"{n_shards} shards, {workers} workers, {kills} kills, {attempts} takeovers", began)
-    subprocess.run([*jaxvff, "work", str(quiet)], check=True, stdout=subprocess.DEVNULL)
-    for folder in (big, quiet):
-        subprocess.run([*jaxvff, "merge", str(folder)], check=True, stdout=subprocess.DEVNULL)
-    counts: Counter[int] = Counter()
-    for standing in Shelf(big / shards.FOLDER).standings(n_shards):
-        assert standing.attempt is not None
-        with np.load(standing.attempt / RESULTS) as saved:
-            counts.update(json.loads(str(saved["about"]))["shard"][2])
-    lost = 4 * n_shards - len(counts)
-    twice = sum(count > 1 for count in counts.values())
-    same = reports(big) == reports(quiet)
-    print(f"seeds lost {lost}, twice {twice}; merged = one undisturbed worker's: {same}")
+            except (IndexError, ProcessLookupError):  # nobody trains, or it has ended meanwhile
+                missed += 1
+    if launched.returncode:
+        raise SystemExit(f"launch ended with {launched.returncode}:\n{log.read_text()[-2000:]}")
+    return {"kills": kills, "missed": missed}
 
 
-def running(folder: Path) -> list[int]:
-    """The processes that have a shard now."""
+def standing(folder: Path, n_shards: int) -> Record:
+    """What is left of the workers: takeovers, and each seed counted by what shards say of it."""
+    seeds: Counter[int] = Counter()
+    standings = Shelf(folder / shards.FOLDER).standings(n_shards)
+    for one in standings:
+        assert one.attempt is not None
+        with np.load(one.attempt / RESULTS) as saved:
+            seeds.update(json.loads(str(saved["about"]))["shard"][2])
+    owners = [read(path) for path in (folder / shards.FOLDER).glob(f"*/{OWNER}")]
+    return {
+        "done": sum(one.state == "done" for one in standings),
+        "takeovers": sum(len(one.attempts) - 1 for one in standings),
+        "most_attempts": max(len(one.attempts) for one in standings),
+        "in_a_row": max(owner.get("deaths", 0) for owner in owners),
+        "seeds": 4 * n_shards,
+        "seeds_lost": 4 * n_shards - len(seeds),
+        "seeds_twice": sum(count > 1 for count in seeds.values()),
+    }
+
+
+def compared(mine: list[Record], other: list[Record]) -> Record:
+    """Reports, number by number: all bits, and else how far they are apart."""
+    assert [list(a) for a in mine] == [list(b) for b in other]
+    pairs = [(a[k], b[k]) for a, b in zip(mine, other, strict=True) for k in a]
+    apart = [
+        np.abs(np.array(a, float) - np.array(b, float)) for a, b in pairs if a != b
+    ]  # what is no number is equal, or this fails
+    n = sum(np.size(np.array(a, object)) for a, _ in pairs)
+    return {
+        "reports": len(mine),
+        "numbers": n,
+        "other_bits": int(sum((d > 0).sum() for d in apart)),
+        "largest_difference": max((float(np.nanmax(d)) for d in apart), default=0.0),
+        "optimal_at_the_end": [int(np.sum(one[-1]["optimal"])) for one in (mine, other)],
+    }
+
+
+def running(folder: Path) -> list[Record]:
+    """The owners of the shards that are trained now."""
     standings = Shelf(folder / shards.FOLDER).standings(len(shards.read(folder).shards))
-    return [
-        read(s.attempt / OWNER)["process"]
-        for s in standings
-        if s.state == "running" and s.attempt and "process" in s.owner
-    ]
+    return [s.owner for s in standings if s.state == "running" and "process" in s.owner]
 
 
 def reports(folder: Path) -> list[dict]:
@@ -184,24 +291,51 @@ def reports(folder: Path) -> list[dict]:
     return [{k: v for k, v in json.loads(line).items() if k != "wall_s"} for line in lines]
 
 
+def keep(out: Path, name: str, part: Callable[[], Record]) -> None:
+    """Measure a part, print it, and write it to the record.
+
+    Raises:
+      SystemExit: the record is of another machine or of other versions.
+    """
+    origin = about()
+    del origin["commit"]  # each part has its own
+    kept: Record = json.loads(out.read_text()) if out.exists() else origin
+    for key, value in origin.items():
+        if kept[key] != value:
+            raise SystemExit(
+                f"{out} is of {key} {kept[key]}; here it is {value}. Name another file with out=, "
+                "or remove that one"
+            )
+    asked = " ".join(["python -m benchmarks.shards", *sys.argv[1:]])
+    found = {"command": asked, "commit": commit(ROOT), "load": os.getloadavg()[0], **part()}
+    print(name, json.dumps(found), flush=True)
+    parts = {**kept.get("parts", {}), name: found}
+    write_json(out, {"what": __doc__.splitlines()[0], "notes": NOTES, **origin, "parts": parts})
+
+
 def run() -> None:
     """The command line."""
     asked = dict(text.split("=") for text in sys.argv[1:])
+    out = Path(asked.pop("out", ROOT / "benchmarks" / "results" / "shards.json"))
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    n = {"seeds": 4096, "shards": 64, "listed": 100_000, "workers": 4}
+    n |= {key: int(value) for key, value in asked.items() if key != "every"}
+    every_s = float(asked.get("every", 20))
     with tempfile.TemporaryDirectory() as name:
-        if "drill" in asked:
-            drill(
-                Path(name),
-                int(asked["drill"]),
-                int(asked.get("workers", 4)),
-                float(asked.get("every", 20)),
-            )
+        top = Path(name)
+        os.environ["JAXVFF_CACHE"] = str(top / "cache")  # the first worker compiles
+        if "drill" in n:
+            keep(out, "drill", lambda: drill(top, n["drill"], n["workers"], every_s))
             return
-        overhead(Path(name), "matrix game", 1, "method=qmix")
-        overhead(Path(name), "3m with replay", 4064, "env=smax/3m", "method=qmix", "learner=replay")
-        planning(Path(name))
-        listing(Path(name), int(asked.get("listed", 100_000)))
-        merging(Path(name), int(asked.get("seeds", 4096)), int(asked.get("shards", 64)))
+        if "minute" in n:
+            keep(out, "minute", lambda: in_turns(top, n["minute"], MINUTE))
+            return
+        keep(out, "first", lambda: first(top, 1, "method=qmix"))
+        keep(out, "second", lambda: in_turns(top, 12, SECOND))
+        keep(out, "planning", lambda: planning(top))
+        for listed in (n["listed"] // 10, n["listed"]):
+            keep(out, f"listing {listed}", lambda listed=listed: listing(top, listed))
+        keep(out, f"merging {n['seeds']}", lambda: merging(top, n["seeds"], n["shards"]))
 
 
 if __name__ == "__main__":

@@ -2,17 +2,19 @@
 
     python benchmarks/tpu_programs.py [--chips v5e:1x1 v5p:1x1x1] [--programs ...] [--lanes 64]
 
-A process for each program and chip; it needs libtpu (the extra tpu). The record keeps its rows.
+A process for each program and chip; it needs libtpu (the extra tpu). A row that the record has is
+kept, with the commit that it is of; a record of other lanes or versions is refused.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
 import math
 from pathlib import Path
 
-from _common import Record, about, last_json
+from _common import ROOT, Record, about, commit, last_json
 from rich.console import Console
 from rich.table import Table
 
@@ -31,7 +33,8 @@ NOTES = [
     "cycles: XLA's own estimate of each operation, summed; gathers and scatters have none",
     "picked: rows that gathers pick one by one in an iteration",
     "steps_per_s_at_most: the least of what cycles at the chip's clock, flops and traffic allow",
-    "work is null where jaxlib cannot read the program that libtpu has made (v5p)",
+    "v5p: gathers of whole rows are given to its SparseCores; they count as traffic, not as picked",
+    "compile_s and lower_s: on cores that other work shared; rows have the commit they are of",
 ]
 
 
@@ -42,8 +45,6 @@ def one(chip: str, overrides: list[str]) -> Record:
     where = ahead.topology(chip)
 
     from typing import cast
-
-    import libtpu
 
     from jaxvff.core.types import Env
     from jaxvff.runs.plan import plan
@@ -60,7 +61,6 @@ def one(chip: str, overrides: list[str]) -> Record:
         "lanes_that_fit": found.lanes_that_fit(where.chip),
         "least_ms": {by: 1e3 * seconds for by, seconds in found.least_s(where.chip).items()},
         "steps_per_s_at_most": found.most_steps_per_s(where.chip),
-        "libtpu": libtpu.__version__,
     }
 
 
@@ -86,6 +86,26 @@ def terminal(rows: dict[str, Record]) -> Table:
     return view
 
 
+def opened(out: Path, lanes: int) -> Record:
+    """The record of earlier calls, or a new one.
+
+    Raises:
+      SystemExit: it is of another number of lanes or of other versions.
+    """
+    origin = about()
+    del origin["commit"]  # rows have their own
+    origin["versions"] |= {"libtpu": importlib.metadata.version("libtpu")}
+    new: Record = {"what": __doc__.splitlines()[0], "notes": NOTES, "lanes": lanes, **origin}
+    kept: Record = json.loads(out.read_text()) if out.exists() else {**new, "rows": {}}
+    for name in ("lanes", "versions"):  # the machine decides how long compiling takes, and no more
+        if kept[name] != new[name]:
+            raise SystemExit(
+                f"{out} is of {name} {kept[name]}; here it is {new[name]}. Name another file "
+                "with --out, or remove that one"
+            )
+    return kept
+
+
 def main() -> None:
     """Compile what is missing, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -98,18 +118,17 @@ def main() -> None:
     if args.one:
         print(json.dumps(one(args.one[0], args.one[1:])))
         return
-    kept = json.loads(args.out.read_text()) if args.out.exists() else {}
-    rows: dict[str, Record] = kept.get("rows", {})
+    record = opened(args.out, args.lanes)
     for name in args.programs:
         for chip in args.chips:
             row = f"{name}, {chip}"
-            if row not in rows:
+            if row not in record["rows"]:
                 asked = [chip, *PROGRAMS[name], f"seeds={args.lanes}"]
-                rows[row] = last_json([__file__, "--one", *asked])
-                record = {"what": __doc__.splitlines()[0], "notes": NOTES, **about(), "rows": rows}
+                found = last_json([__file__, "--one", *asked])
+                record["rows"][row] = {**found, "commit": commit(ROOT)}
                 write_json(args.out, record)
                 print(row, flush=True)
-    Console(width=160).print(terminal(rows))
+    Console(width=160).print(terminal(record["rows"]))
 
 
 if __name__ == "__main__":

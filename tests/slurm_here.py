@@ -31,6 +31,8 @@ SlurmctldPidFile={folder}/controller.pid
 SlurmdPidFile={folder}/daemon.pid
 SlurmctldLogFile={folder}/controller.log
 SlurmdLogFile={folder}/daemon.log
+SchedulerParameters=sched_interval=2,bf_interval=2
+KillWait=2
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} State=UNKNOWN

@@ -92,6 +92,9 @@ HLO = """HloModule jit_f
   %row.3 = u8[2,3]{1,0:T(8,128)(4,1)} broadcast()
   %scatter_fusion.3 = u8[64,3]{1,0:T(8,128)(4,1)} fusion(%ring.3, %row.3), kind=kCustom, calls=%g
   %gather_fusion.3 = u8[2,3]{1,0:T(8,128)(4,1)} fusion(%ring.3, %row.3), kind=kCustom, calls=%h
+  %start.3 = ((), (), (s32[128]{0:T(1024)}, s32[25]{0:T(1)S(11)})) async-start(), calls=%h
+  %update.3 = ((u8[64,3]{1,0:T(8,128)(4,1)}, s32[2]{0:T(1024)}), u8[2,3]{1,0:T(8,128)(4,1)}, (s32[128]{0:T(1024)}, /*index=5*/s32[0]{0})) async-update(%start.3, %ring.3, %row.3), output_to_operand_aliasing={{2,0}: (0, {2,0})}
+  %done.3 = u8[2,3]{1,0:T(8,128)(4,1)} async-done(%update.3)
   %while.3 = (s32[]{:T(128)}, f32[4,8]{1,0:T(8,128)S(1)}) while(%p.3), condition=%fewer_than_5, body=%turn
   ROOT %t.3 = (s32[]{:T(128)}, u8[64,3]{1,0:T(8,128)(4,1)}, f32[4,8]{1,0:T(8,128)}) tuple(%p.3)
 }
@@ -117,6 +120,8 @@ def test_an_iteration_is_what_a_turn_of_the_outermost_loop_does() -> None:
         "row.3",
         "scatter_fusion.3",
         "gather_fusion.3",
+        "start.3",
+        "update.3",
         "w.1",
         "fusion.1",
     ]  # not what comes before it
@@ -127,6 +132,8 @@ def test_an_iteration_is_what_a_turn_of_the_outermost_loop_does() -> None:
     assert (scatter.times, scatter.instruction.cycles, scatter.traffic) == (1, None, 2 * 6)
     gather = steps["gather_fusion.3"]
     assert (gather.picked, gather.traffic) == (2, 2 * 6)  # of the ring two rows alone
+    offloaded = steps["update.3"]  # a gather of the SparseCores of a v5p
+    assert (steps["start.3"].traffic, offloaded.traffic, offloaded.picked) == (0, 2 * 6, 0)
     assert product.picked == 0
     with pytest.raises(ValueError, match="no computation is marked as ENTRY"):
         hlo.read(HLO.replace("ENTRY ", ""))
@@ -145,6 +152,26 @@ def test_what_is_no_tpu_is_refused(
 ) -> None:
     assert main(["compile", asked]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_without_the_compiler_of_tpus_its_package_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "libtpu", None)
+    assert main(["compile", "for=tpu-v5e:2x2"]) == 2
+    assert "for=tpu-v5e:2x2 needs the compiler of TPUs, libtpu" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_layout_of_chips_that_does_not_exist_is_refused() -> None:
+    pytest.importorskip("libtpu", reason="needs `uv sync --extra tpu`")
+    done = subprocess.run(
+        [sys.executable, "-m", "jaxvff", "compile", "for=tpu-v5e:7x9"],
+        capture_output=True, text=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "for=tpu-v5e:7x9 is no layout of chips" in done.stderr
+    assert "write for instance for=tpu-v5e:2x2" in done.stderr
 
 
 @pytest.mark.slow

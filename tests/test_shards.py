@@ -385,6 +385,17 @@ def test_status_tells_of_each_state_without_jax(copied: Path) -> None:
     assert done.stdout.endswith("False\n")
 
 
+def test_a_damaged_lease_file_is_told_of_and_what_becomes_of_the_shard(
+    copied: Path, capsys
+) -> None:
+    (copied / "shards" / "0000.1.done").unlink()
+    (copied / "shards" / "0000.1" / OWNER).write_text("{")
+    assert main(["status", str(copied)]) == 0
+    said = capsys.readouterr().out
+    assert "; unknown, owner.json is damaged or missing" in said
+    assert "without a sign of life for 150 s another worker takes it over" in said
+
+
 @pytest.mark.slow
 def test_a_shard_that_fails_is_told_of_and_taken_again_when_asked_for(
     copied: Path, monkeypatch
@@ -573,8 +584,9 @@ def test_workers_of_other_versions_are_refused(
 ) -> None:
     real = shards.versions()
     monkeypatch.setattr(shards, "versions", lambda: real | {name: "0.0.9"})
-    for command in ("work", "merge"):
-        err = refused(capsys, command, str(copied))
+    for command in ("work", "merge", "launch"):
+        own = ["on=local"] if command == "launch" else []
+        err = refused(capsys, command, str(copied), *own)
         assert "and this machine has 0.0.9: seeds of both would not belong together" in err
 
 

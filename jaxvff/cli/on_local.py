@@ -28,7 +28,8 @@ def start(order: Order) -> int:
     slots = [_Slot(order, i, n, devices) for i in range(n)]
     print(f"{n} workers on this machine; what they print: {order.folder / 'logs'}", flush=True)
     told = False
-    while any(slot.alive(again=not stopped.is_set()) for slot in slots):
+    # Not any(): every slot has to be asked, since each replaces its own worker.
+    while sum(slot.alive(again=not stopped.is_set()) for slot in slots):
         if stopped.is_set() and not told:
             told = True
             print("stopping: every worker saves a checkpoint first", flush=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jaxvff.cli import planned
 from jaxvff.runs import shards
-from jaxvff.runs.leases import Shelf, Standing, State
+from jaxvff.runs.leases import LEASE_S, OWNER, Shelf, Standing, State
 from jaxvff.runs.shards import Plan
 
 MOST_SHOWN = 40  # shards that are told of one by one, of each state
@@ -42,7 +42,10 @@ def lines(folder: Path, plan: Plan, standings: list[Standing]) -> list[str]:
 def _line(plan: Plan, index: int, standing: Standing) -> str:
     shard, whose = plan.shards[index], standing.owner
     job = plan.jobs[shard.job]
-    where = "unknown, owner.json is damaged or missing"
+    where = (
+        f"unknown, {OWNER} is damaged or missing; without a sign of life for {LEASE_S:.0f} s "
+        "another worker takes it over"
+    )
     if "host" in whose:
         where = f"process {whose.get('process')} on {whose['host']}"
     seeds = f"seeds {shard.seeds.start} to {shard.seeds.stop - 1} of the job's"

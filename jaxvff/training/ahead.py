@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from jaxvff.core.errors import UserError, check_name, extra
@@ -110,7 +112,7 @@ class Compiled(NamedTuple):
     temporaries: int  # bytes, of an iteration
     code: int  # bytes
     flops: float  # of the matrix products of an iteration
-    work: Work | None  # None: this jaxlib cannot read what libtpu has made
+    work: Work | None  # None: neither libtpu nor jaxlib gives the program's text
     steps: int  # env steps of an iteration, all lanes of the device together
 
     @property
@@ -164,8 +166,11 @@ def compile_for(where: Topology, *, config: Config, env: Env, lane: Lane, name: 
     traced = program.advance.trace(shapes(carry), shapes(lane), 0, 1)  # type: ignore[attr-defined]
     lowered = traced.lower()
     lowered_at = time.perf_counter()
-    compiled = lowered.compile()
-    ended = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        dump = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+        compiled = lowered.compile(compiler_options=dump)
+        ended = time.perf_counter()
+        text = _text(compiled, Path(folder))
     memory = compiled.memory_analysis()
     lanes = n_lanes // program.mesh.size
     return Compiled(
@@ -178,7 +183,7 @@ def compile_for(where: Topology, *, config: Config, env: Env, lane: Lane, name: 
         temporaries=memory.temp_size_in_bytes,
         code=memory.generated_code_size_in_bytes,
         flops=matmul_flops(traced.jaxpr.jaxpr),
-        work=_work(compiled),
+        work=None if text is None else _work(text),
         steps=lanes * config.steps_per_iteration,
     )
 
@@ -212,16 +217,27 @@ def _inside(params: Mapping[str, Any]) -> Iterator[Jaxpr]:
                 yield inner
 
 
-def _work(compiled: jax.stages.Compiled) -> Work | None:
+def _text(compiled: jax.stages.Compiled, dumped: Path) -> str | None:
+    """The program as compiled, cycles included; None: nobody can tell it.
+
+    libtpu's own dump comes first. For v5p, `as_text` of jaxlib 0.10.2 refuses what libtpu 0.0.52
+    has made: "async-update instruction should have 1 operands but sees 3", where a gather is given
+    to the SparseCores.
+    """
     import jax
 
+    for path in dumped.glob("*.after_codegen.txt"):
+        return path.read_text(encoding="utf-8")
+    try:
+        return compiled.as_text()
+    except jax.errors.JaxRuntimeError:
+        return None
+
+
+def _work(text: str) -> Work:
     from jaxvff.training import hlo
 
-    try:
-        text = compiled.as_text()
-    except jax.errors.JaxRuntimeError:  # jaxlib 0.10.2 with libtpu 0.0.52, for v5p
-        return None
-    steps = hlo.read(text or "").iteration()
+    steps = hlo.read(text).iteration()
     cycles = sum(step.cycles for step in steps)
     by_source: Counter[str] = Counter()
     for step in steps:

@@ -18,7 +18,7 @@ _CALLED = re.compile(r"(?:to_apply|calls|body|\w+_computations?)=\{?((?:%[\w.\-]
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _SOURCE = re.compile(r'op_name="([^"]*)"')
 _BITS = {"pred": 8, "s4": 4, "u4": 4}
-# These move no data by themselves; an async pair counts where it starts.
+# These move no data by themselves; an async pair counts where it starts, or where it is updated.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "while"}
 _FREE |= {"copy-done", "slice-done", "call", "conditional", "async-done", "opt-barrier"}
 FAST = "S(1)"  # the memory space of a chip's own scratch memory: no traffic
@@ -108,6 +108,10 @@ class Module(NamedTuple):
         operands = [types.get(name, "") for name in instruction.operands]
         if instruction.op.endswith("-start"):  # one array that moves; its type names both ends
             return max((nbytes(type_) for type_ in operands), default=0)
+        if instruction.op == "async-update":
+            # A gather of the SparseCores, ((array, rows), result, ...): it reads and writes rows.
+            kind, shape, layout = _ARRAY.findall(instruction.result)[len(operands) - 1]
+            return 2 * nbytes(f"{kind}[{shape}]{layout}")
         if instruction.op != "fusion":
             return nbytes(instruction.result) + sum(map(nbytes, operands))
         (name,) = _called(instruction.text, "calls")
