@@ -1,4 +1,4 @@
-"""The loss of a sampled batch: equal samples merged, all others vmapped, averaged over slots."""
+"""The loss of a sampled batch, averaged over slots, and its gradient, which is made in parts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,53 @@ class BatchOutput(NamedTuple):
 
     metrics: Metrics  # [] each, means over the valid slots
     error: Array  # mean |TD error| of each segment, in learned units, for priorities
-    evaluated: Evaluated  # for the method's SegmentMemory
+    n_valid: Array  # [] slots that are averaged over
+    evaluated: Evaluated | None  # for the method's SegmentMemory; None of a batch in parts
+
+
+def loss_and_gradient(parts: Parts, x: BatchInput) -> tuple[tuple[Array, BatchOutput], Params]:
+    """`batch_loss` and its gradient with respect to `params`, in parts of the batch on a CPU.
+
+    What the backward pass needs of a whole batch does not fit the caches of a CPU's core. A method
+    that remembers segments takes the batch as a whole, and so do games whose segments are merged.
+
+    Args:
+      parts: as that of `batch_loss`.
+      x: as that of `batch_loss`.
+    """
+
+    def whole(x: BatchInput) -> tuple[tuple[Array, BatchOutput], Params]:
+        loss = lambda params: batch_loss(parts, x._replace(params=params))
+        return jax.value_and_grad(loss, has_aux=True)(x.params)
+
+    batch = (x.sample, x.extra, x.targets, x.counts)
+    n_parts = _n_parts(parts, x.sample)
+    if n_parts == 1:
+        return whole(x)
+
+    def part(batch: Tree) -> tuple[Tree, Array, Array]:
+        sample, extra, targets, counts = batch
+        (loss, out), gradient = whole(
+            x._replace(sample=sample, extra=extra, targets=targets, counts=counts)
+        )
+        return (loss, out.metrics, gradient), out.error, out.n_valid
+
+    split = jax.tree.map(lambda z: z.reshape(n_parts, -1, *z.shape[1:]), batch)
+    means, error, n_valid = jax.lax.map(part, split)
+    total = jnp.sum(n_valid)
+    share = n_valid / jnp.maximum(total, 1)
+    loss, metrics, gradient = jax.tree.map(lambda z: jnp.tensordot(share, z, 1), means)
+    return (loss, BatchOutput(metrics, error.reshape(-1), total, None)), gradient
+
+
+def _n_parts(parts: Parts, sample: Sample) -> int:
+    """How many parts of equal size a batch is divided into; 1: none."""
+    remembers = jax.tree.leaves(sample.stored.row)
+    if parts.slots_at_once is None or remembers or parts.codec.merge is not None:
+        return 1
+    n_segments = len(jax.tree.leaves(sample.stored)[0])
+    at_once = max(parts.slots_at_once // parts.n_slots, 1)
+    return next(n for n in range(-(-n_segments // at_once), n_segments + 1) if n_segments % n == 0)
 
 
 def batch_loss(parts: Parts, x: BatchInput) -> tuple[Array, BatchOutput]:
@@ -88,16 +134,16 @@ def batch_loss(parts: Parts, x: BatchInput) -> tuple[Array, BatchOutput]:
     )
 
     # Weights lower what a segment adds; they do not shrink what it is divided by (PER, §3.4).
-    n_valid = jnp.maximum(jnp.sum((copies if weight is None else 1) * mask.T), 1)
+    n_valid = jnp.sum((copies if weight is None else 1) * mask.T)
 
     def mean(values: Array) -> Array:
-        return jnp.sum(copies[:, None] * values) / n_valid
+        return jnp.sum(copies[:, None] * values) / jnp.maximum(n_valid, 1)
 
     error = jnp.sum(out.metrics["td_error_abs"], axis=1) / jnp.maximum(jnp.sum(mask, axis=1), 1)
     evaluated = Evaluated(out.found, stored.row, example, copies, mean)
     metrics = jax.tree.map(mean, out.metrics)
     metrics |= {name: x.unit * metrics[name] for name in IN_REWARD_UNITS if name in metrics}
-    return mean(out.per_slot), BatchOutput(metrics, error, evaluated)
+    return mean(out.per_slot), BatchOutput(metrics, error, n_valid, evaluated)
 
 
 def learned_from(segment: Segment, unit: Array, extra: Array | None) -> Segment:

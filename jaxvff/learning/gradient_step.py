@@ -10,7 +10,7 @@ import optax
 
 from jaxvff.core.schedules import linear_schedule
 from jaxvff.core.types import Array, Metrics, Params, Tree
-from jaxvff.learning.batch_loss import BatchInput, BatchOutput, batch_loss
+from jaxvff.learning.batch_loss import BatchInput, BatchOutput, loss_and_gradient
 from jaxvff.learning.learner import LearnInput, Parts
 
 
@@ -21,6 +21,7 @@ class Step(NamedTuple):
     opt_state: Tree
     running: Array  # [] bool, as before, and loss and gradient are finite
     batch: BatchOutput
+    memory: Tree  # the next state of the method's SegmentMemory
     metrics: Metrics  # loss, grad_norm, and "learned", which counts
 
 
@@ -43,12 +44,10 @@ def gradient_step(
       running: `[]` bool, the lane has not stopped.
       x: of this iteration, for the learning rate.
     """
-    params = given.params
-
-    def objective(params: Params) -> tuple[Array, BatchOutput]:
-        return batch_loss(parts, given._replace(params=params))
-
-    (loss, batch), grads = jax.value_and_grad(objective, has_aux=True)(params)
+    params, memory = given.params, given.memory
+    (loss, batch), grads = loss_and_gradient(parts, given)
+    if batch.evaluated is not None:
+        memory = parts.memory.update(memory, batch.evaluated)
     norm = optax.tree.norm(grads)
     steps, new_opt_state = optimizer.update(grads, opt_state, params)
     decay = linear_schedule(1.0, x.traced.lr_final, x.env_steps, x.traced.lr_steps)
@@ -60,7 +59,7 @@ def gradient_step(
     )
     # "learned" counts: what is summed over iterations is divided by it.
     metrics = {"loss": loss, "grad_norm": norm, "learned": jnp.ones(())}
-    return Step(new_params, new_opt_state, running, batch, metrics)
+    return Step(new_params, new_opt_state, running, batch, memory, metrics)
 
 
 def keep_unless(running: Array, new: Tree, old: Tree) -> Tree:

@@ -23,6 +23,9 @@ class Parts(NamedTuple):
     codec: Codec  # whose segments come back without garbage in their padding
     n_envs: int  # N, segments that an iteration collects
     n_slots: int  # T, of a segment
+    # Slots that a gradient is computed of at once: it is summed over parts of a larger batch. None:
+    # of all. Where networks are as small as ours, more than this leaves the caches of a CPU's core.
+    slots_at_once: int | None = None
 
 
 class LearnInput(NamedTuple):

@@ -226,10 +226,9 @@ class ParallelLearner(NamedTuple):
         step = gradient_step(
             self.parts, self.optimizer, given, state.opt_state, running=running, x=x
         )
-        memory = self.parts.memory.update(state.memory, step.batch.evaluated)
         bonus_state, bonus_metrics = self._explored(state.bonus, batch, x, step.running)
         state = state._replace(
-            params=step.params, opt_state=step.opt_state, bonus=bonus_state, memory=memory
+            params=step.params, opt_state=step.opt_state, bonus=bonus_state, memory=step.memory
         )
         return (state, step.running), step.batch.metrics | step.metrics | bonus_metrics
 

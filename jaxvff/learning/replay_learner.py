@@ -193,7 +193,6 @@ class ReplayLearner(NamedTuple):
         step = gradient_step(
             self.parts, self.optimizer, given, state.opt_state, running=running, x=x
         )
-        memory = self.parts.memory.update(state.memory, step.batch.evaluated)
         bonus_state = keep_unless(step.running, bonus_state, state.bonus)
         target_params = jax.lax.cond(
             (count + 1) % self.options.target_interval == 0,
@@ -209,7 +208,7 @@ class ReplayLearner(NamedTuple):
             opt_state=step.opt_state,
             bonus=bonus_state,
             replay=replay,
-            memory=memory,
+            memory=step.memory,
         )
         return (state, step.running), step.batch.metrics | step.metrics | bonus_metrics
 

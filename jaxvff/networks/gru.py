@@ -1,9 +1,9 @@
 """A gated recurrent unit over a sequence, with a gradient that is written out.
 
 Only what depends on the memory is in the loops over slots: a product of the memory with its kernel
-forwards, and one with its transpose backwards. All else is one product for all slots: the inputs'
-share of the gates, the gates of the backward pass, and the gradients of the kernel. By automatic
-differentiation every slot would add to them in turn.
+forwards, and one with its transpose backwards. What the inputs give the gates, and the gradients of
+the kernel, are one product each for all slots. By automatic differentiation every slot would add to
+the latter in turn.
 """
 
 from __future__ import annotations
@@ -26,18 +26,14 @@ class Gates(NamedTuple):
     recalled: Array  # the memory's share of the candidate, before the reset
 
 
-def gates(kernel: Array, bias: Array, given: Array, memory: Array) -> Gates:
-    """The gates, from what the input gives them `[..., 3H]` and from the memory `[..., H]`."""
-    from_input = jnp.split(given, 3, axis=-1)
-    from_memory = jnp.split(memory @ kernel, 3, axis=-1)
-    reset, update = (
-        jax.nn.sigmoid(x + h) for x, h in zip(from_input[:2], from_memory[:2], strict=True)
-    )
-    recalled = from_memory[2] + bias
-    return Gates(reset, update, jnp.tanh(from_input[2] + reset * recalled), recalled)
+class Run(NamedTuple):
+    """What the loop over slots came to, of which no gradient is known yet; each `[T, ..., H]`."""
+
+    held: Array  # the memory before each slot, zeros where it restarts
+    gates: Gates
+    memories: Array  # the memory after each slot
 
 
-@jax.custom_vjp
 def remember(kernel: Array, bias: Array, given: Array, is_first: Array, before: Array) -> Array:
     """What a gated recurrent unit remembers after each slot.
 
@@ -57,58 +53,77 @@ def remember(kernel: Array, bias: Array, given: Array, is_first: Array, before: 
 
     Source: Cho et al. (2014), as PyTorch and flax have it.
     """
-
-    def slot(memory: Array, x: tuple[Array, Array]) -> tuple[Array, Array]:
-        given, is_first = x
-        memory = jnp.where(is_first, 0, memory)
-        gate = gates(kernel, bias, given, memory)
-        memory = gate.candidate + gate.update * (memory - gate.candidate)
-        return memory, memory
-
-    return scan(slot, before, (given, is_first))[1]
+    bias = jnp.pad(bias, (2 * len(bias), 0))  # of r, u and c
+    stays = ~jnp.expand_dims(is_first, tuple(range(1, given.ndim)))
+    fixed = jax.lax.stop_gradient
+    run = _run(*map(fixed, (kernel, bias, given, stays, before)))
+    # Only the gradient of this product is used, which thus is a single one: XLA leaves out the rest.
+    recalled = run.held @ kernel + bias
+    return _differentiable(given, recalled, before, run, stays, fixed(kernel))
 
 
-Saved = tuple[Array, Array, Array, Array, Array, Array]
+def _run(kernel: Array, bias: Array, given: Array, stays: Array, before: Array) -> Run:
+    def slot(memory: Array, x: tuple[list[Array], Array]) -> tuple[Array, tuple[Array, Gates]]:
+        (to_reset, to_update, to_candidate), stays = x
+        memory = memory * stays
+        reset, update, recalled = jnp.split(memory @ kernel + bias, 3, axis=-1)
+        reset, update = jax.nn.sigmoid(to_reset + reset), jax.nn.sigmoid(to_update + update)
+        candidate = jnp.tanh(to_candidate + reset * recalled)
+        memory = candidate + update * (memory - candidate)
+        return memory, (memory, Gates(reset, update, candidate, recalled))
+
+    memories, gates = scan(slot, before, (jnp.split(given, 3, axis=-1), stays))[1]
+    return Run(jnp.concatenate([before[None], memories[:-1]]) * stays, gates, memories)
+
+
+@jax.custom_vjp
+def _differentiable(
+    given: Array, recalled: Array, before: Array, run: Run, stays: Array, kernel: Array
+) -> Array:
+    """The memories of a run, with their gradient.
+
+    Args:
+      given: what the inputs give the gates, `[T, ..., 3H]`.
+      recalled: what the memory gives them, `[T, ..., 3H]`.
+      before: as that of `remember`.
+      run: of these; without a gradient, as all that follows.
+      stays: `[T, ..., 1]` bool, where the memory does not restart.
+      kernel: as that of `remember`.
+    """
+    return run.memories
+
+
+Saved = tuple[Run, Array, Array]
 
 
 def _forwards(
-    kernel: Array, bias: Array, given: Array, is_first: Array, before: Array
+    given: Array, recalled: Array, before: Array, run: Run, stays: Array, kernel: Array
 ) -> tuple[Array, Saved]:
-    memories = remember(kernel, bias, given, is_first, before)
-    return memories, (kernel, bias, given, is_first, before, memories)
+    return run.memories, (run, stays, kernel)
 
 
-def _backwards(saved: Saved, gradient: Array) -> tuple[Array, Array, Array, None, Array]:
-    """The gradients of `remember`'s arguments, from that of its result `[T, ..., H]`."""
-    kernel, bias, given, is_first, before, memories = saved
-    stays = ~jnp.expand_dims(is_first, tuple(range(1, memories.ndim)))
-    held = jnp.concatenate([before[None], memories[:-1]]) * stays
-    gate = gates(kernel, bias, given, held)
+def _backwards(saved: Saved, gradient: Array) -> tuple[Array, Array, Array, None, None, None]:
+    """The gradients of what the gates are given, from that of the memories `[T, ..., H]`."""
+    run, stays, kernel = saved
+    transposed = kernel.T  # once, not in each slot
 
-    # A gate's derivative is the memory's times a factor that all slots know beforehand.
-    candidate = (1 - gate.update) * (1 - gate.candidate**2)
-    reset = candidate * gate.recalled * gate.reset * (1 - gate.reset)
-    update = (held - gate.candidate) * gate.update * (1 - gate.update)
-    factors = jnp.concatenate([reset, update, candidate * gate.reset], axis=-1)
-
-    def slot(later: Array, x: tuple[Array, ...]) -> tuple[Array, Array]:
-        gradient, factors, update, stays = x
+    def slot(
+        later: Array, x: tuple[Array, Array, Gates, Array]
+    ) -> tuple[Array, tuple[Array, Array]]:
+        gradient, held, gate, stays = x
         total = gradient + later
-        through_gates = (jnp.tile(total, 3) * factors) @ kernel.T
-        return (total * update + through_gates) * stays, total
+        candidate = total * (1 - gate.update) * (1 - gate.candidate**2)
+        through_reset = candidate * gate.reset
+        reset = through_reset * gate.recalled * (1 - gate.reset)
+        update = total * (held - gate.candidate) * gate.update * (1 - gate.update)
+        recalled = jnp.concatenate([reset, update, through_reset], axis=-1)
+        return (total * gate.update + recalled @ transposed) * stays, (recalled, candidate)
 
-    xs = (gradient, factors, gate.update, stays)
-    of_before, totals = scan(slot, jnp.zeros_like(before), xs, reverse=True)
-    of_products = jnp.tile(totals, 3) * factors
-    of_candidate = totals * candidate
-    every = tuple(range(held.ndim - 1))
-    return (
-        jnp.tensordot(held, of_products, (every, every)),
-        jnp.sum(of_candidate * gate.reset, axis=every),
-        jnp.concatenate([*jnp.split(of_products, 3, axis=-1)[:2], of_candidate], axis=-1),
-        None,
-        of_before,
-    )
+    xs = (gradient, run.held, run.gates, stays)
+    before, (recalled, candidate) = scan(slot, jnp.zeros_like(gradient[0]), xs, reverse=True)
+    shared = recalled[..., : -candidate.shape[-1]]  # by r and u, which add what they are given
+    given = jnp.concatenate([shared, candidate], axis=-1)
+    return given, recalled, before, None, None, None
 
 
-remember.defvjp(_forwards, _backwards)
+_differentiable.defvjp(_forwards, _backwards)

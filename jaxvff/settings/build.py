@@ -28,6 +28,9 @@ from jaxvff.playing.options import EXPLORERS
 from jaxvff.settings.config import Config
 from jaxvff.settings.overrides import Override
 
+# Parts.slots_at_once on a CPU: four segments of SMAX (docs/decisions.md).
+CPU_SLOTS = 512
+
 
 def environment(asked: Mapping[str, Any]) -> Env | HostEnv:
     """The environment that `Config.env` asks for: its "kind", and that kind's options.
@@ -167,9 +170,17 @@ def parts(config: Config, env: Env | HostEnv) -> Parts:
     )
 
 
-def learner(config: Config, env: Env | HostEnv) -> Learner:
-    """The learner that a config asks for, in the environment `env`."""
-    return LEARNERS[config.learner](parts(config, env), config)
+def learner(config: Config, env: Env | HostEnv, platform: str | None = None) -> Learner:
+    """The learner that a config asks for, in the environment `env`.
+
+    Args:
+      config: what is trained.
+      env: what is played.
+      platform: of the devices that learn; None: not known, so that nothing is done for it.
+    """
+    slots_at_once = CPU_SLOTS if platform == "cpu" else None
+    made = parts(config, env)._replace(slots_at_once=slots_at_once)
+    return LEARNERS[config.learner](made, config)
 
 
 def explorer(config: Config) -> Explorer:

@@ -41,8 +41,8 @@ def host_program(
       n_lanes: K.
       tell: called with a line of text for every worker lost and every episode rejected.
     """
-    host_lane = HostLane(config, env, build.learner(config, env))
     mesh = sharding.lane_mesh(n_lanes)
+    host_lane = HostLane(config, env, build.learner(config, env, mesh.devices[0].platform))
     over_lanes = partial(
         sharding.over_lanes, mesh=mesh, n_lanes=n_lanes, per_device=config.lanes_per_device
     )

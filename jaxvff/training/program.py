@@ -199,7 +199,9 @@ def device_program(
       n_lanes: K.
       devices: that the lanes are spread over; None: all of this process.
     """
-    learner = build.learner(config, env)
+    mesh = sharding.lane_mesh(n_lanes, devices)
+    platform = mesh.devices[0].platform
+    learner = build.learner(config, env, platform)
     device_lane = DeviceLane(
         config=config,
         env=env,
@@ -207,8 +209,7 @@ def device_program(
         explorer=build.explorer(config),
         revise=build.acting_on_search(config, learner.model),
     )
-    mesh = sharding.lane_mesh(n_lanes, devices)
-    options = partial(compiler, platform=mesh.devices[0].platform)
+    options = partial(compiler, platform=platform)
     over_lanes = partial(
         sharding.over_lanes, mesh=mesh, n_lanes=n_lanes, per_device=config.lanes_per_device
     )
