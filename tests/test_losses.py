@@ -14,7 +14,7 @@ import pytest
 
 from jaxvff.core import segments
 from jaxvff.core.types import Codec, Env, EnvSpec, JointStep, Segment
-from jaxvff.learning.batch_loss import BatchInput, BatchOutput, batch_loss
+from jaxvff.learning.batch_loss import BatchInput, BatchOutput, batch_loss, loss_and_gradient
 from jaxvff.learning.learner import Parts, init_params
 from jaxvff.learning.samples import Sample, Stored
 from jaxvff.losses.contract import LossInput
@@ -140,6 +140,31 @@ def test_importance_weights_lower_what_a_segment_adds_and_not_what_it_is_divided
     half, weighted_error = loss(weight)
     np.testing.assert_allclose(half, weight @ each, rtol=1e-5)
     np.testing.assert_array_equal(weighted_error, error)  # what priorities are made of
+
+
+def test_a_gradient_in_parts_is_that_of_the_whole_batch() -> None:
+    """Whatever a part holds: nothing but padding too, and with weights that are not all the same."""
+    parts, given = setup("method=vdn", "utility=mlp")
+    sampled = batch()
+    sampled = sampled._replace(mask=sampled.mask.at[:2].set(False))
+
+    def of(slots_at_once: int | None, weight: jax.Array | None) -> tuple:
+        some = parts._replace(n_slots=SLOTS, slots_at_once=slots_at_once)
+
+        @jax.jit
+        def made() -> tuple:
+            x = given._replace(sample=Sample(Stored(sampled, ()), weight, None))
+            (loss, out), gradient = loss_and_gradient(some, x)
+            return loss, gradient, out.metrics, out.error, out.n_valid
+
+        return made()
+
+    for weight in (None, jnp.linspace(0.1, 1, BATCH)):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),  # float32 sums
+            of(2 * SLOTS, weight),
+            of(None, weight),
+        )
 
 
 @pytest.mark.slow

@@ -51,7 +51,9 @@ def loss_and_gradient(parts: Parts, x: BatchInput) -> tuple[tuple[Array, BatchOu
     """
 
     def whole(x: BatchInput) -> tuple[tuple[Array, BatchOutput], Params]:
-        loss = lambda params: batch_loss(parts, x._replace(params=params))
+        def loss(params: Params) -> tuple[Array, BatchOutput]:
+            return batch_loss(parts, x._replace(params=params))
+
         return jax.value_and_grad(loss, has_aux=True)(x.params)
 
     batch = (x.sample, x.extra, x.targets, x.counts)

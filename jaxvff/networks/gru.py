@@ -57,7 +57,7 @@ def remember(kernel: Array, bias: Array, given: Array, is_first: Array, before: 
     stays = ~jnp.expand_dims(is_first, tuple(range(1, given.ndim)))
     fixed = jax.lax.stop_gradient
     run = _run(*map(fixed, (kernel, bias, given, stays, before)))
-    # Only the gradient of this product is used, which thus is a single one: XLA leaves out the rest.
+    # Only its gradient is used, a single product for all slots: XLA leaves out the value.
     recalled = run.held @ kernel + bias
     return _differentiable(given, recalled, before, run, stays, fixed(kernel))
 
