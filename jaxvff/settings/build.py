@@ -28,8 +28,8 @@ from jaxvff.playing.options import EXPLORERS
 from jaxvff.settings.config import Config
 from jaxvff.settings.overrides import Override
 
-# Parts.slots_at_once on a CPU: four segments of SMAX (docs/decisions.md).
-CPU_SLOTS = 512
+# Parts.slots_at_once on a CPU: two segments of SMAX (docs/decisions.md).
+CPU_SLOTS = 256
 
 
 def environment(asked: Mapping[str, Any]) -> Env | HostEnv:
