@@ -42,7 +42,7 @@ if sys.argv[1:] == ["further"]:
     jaxvff.train(method="qmix", env="matrix/a", init_from="policy", run_dir="b", **short)
     battles = {"env": "smax/3m", "learner": "replay", "n_envs": 2, "segment_length": 32,
                "env.time_limit": 31, "total_steps": 248, "eval_interval": 124}  # fmt: skip
-    won = jaxvff.train(method="nmqmix_rnd", run_dir="smax", **TINY, **battles)
+    won = jaxvff.train(method="vdn", run_dir="smax", **TINY, **battles)
     assert "test_win_rate" in won.results.columns
     lab = ["points=4", "starts=1", "lanes=4", "updates=20", "time=2", "temperatures=[1]"]
     assert main(["stability", "game=a", *lab, "run_dir=lab"]) == 0

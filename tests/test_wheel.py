@@ -36,6 +36,11 @@ def done(*command: object, cwd: Path, **own: str) -> str:
     return ran.stdout
 
 
+def new_home(folder: Path) -> dict[str, str]:
+    """A home that is not there yet, and the cache of compiled programs that a user has."""
+    return {"HOME": str(folder / "home"), "JAXVFF_CACHE": str(folder / "cache")}
+
+
 def project() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -96,7 +101,7 @@ def test_a_new_user_trains_loads_exports_and_acts_with_numpy_alone(
     python = environment(tmp_path, version, resolution, wheel)
     warned = ["-W", "error::DeprecationWarning"] if resolution == "highest" else []
     script = shutil.copy(ROOT / "tests" / "newcomer.py", tmp_path)
-    said = done(python, *warned, script, *what, cwd=tmp_path, HOME=str(tmp_path / "home"))
+    said = done(python, *warned, script, *what, cwd=tmp_path, **new_home(tmp_path))
     depended = project()["project"]["dependencies"]
     (bound,) = (d.split(">=")[1] for d in depended if d.startswith("jax>="))
     wanted = bound if resolution == "lowest-direct" else NEWEST["jax"]
@@ -117,7 +122,7 @@ def test_the_snippets_about_the_api_run_one_after_the_other(wheel: Path, tmp_pat
     except pytest.skip.Exception:
         python = environment(tmp_path, OWN, "highest", wheel)
     done(python, "-W", "error::DeprecationWarning", "-c", "\n".join(snippets), cwd=tmp_path,
-         HOME=str(tmp_path / "home"))  # fmt: skip
+         **new_home(tmp_path))  # fmt: skip
     assert (tmp_path / "curves.png").exists()
     for name in ("further", "offline"):
         assert (tmp_path / "runs" / name / "table.json").exists()
