@@ -139,7 +139,7 @@ def gather(paths: Sequence[Path], wish: Wish = PLAIN) -> Page:
     Raises:
       UserError: a path is no run, or nothing has been reported yet.
     """
-    from jaxvff.reports import page_tasks  # here: matplotlib and scipy take two seconds to import
+    from jaxvff.reports import page_tasks  # here: matplotlib takes a second to import
 
     read = [entry for path in paths for entry in entry_files.read(path)]
     told = [e for e in read if e.lines or e.final or e.rates]
