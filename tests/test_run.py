@@ -168,10 +168,13 @@ def test_a_damaged_checkpoint_is_refused_and_left_alone(
     ("change", "says"),
     [
         (("hidden_dim=8", "hidden_dim=9"), "float32"),  # other shapes
-        (("seeds=2", "seeds=2\n  - lr=0.5"), "config, seeds or payoffs"),  # same shapes
-        (("seeds=2", "seeds=2\n  - env=matrix/b"), "config, seeds or payoffs"),
-        (("seeds=2", "seeds=2\n  - method=qmix"), "config, seeds or payoffs"),
-        (("seeds=2", "seeds=2\n  - seed=7"), "config, seeds or payoffs"),
+        (
+            ("seeds=2", "seeds=2\n  - lr=0.5"),
+            "config, seeds, payoffs or recorded episodes",
+        ),  # same shapes
+        (("seeds=2", "seeds=2\n  - env=matrix/b"), "config, seeds, payoffs or recorded episodes"),
+        (("seeds=2", "seeds=2\n  - method=qmix"), "config, seeds, payoffs or recorded episodes"),
+        (("seeds=2", "seeds=2\n  - seed=7"), "config, seeds, payoffs or recorded episodes"),
         (("total_steps=200", "total_steps=160"), "raise it"),
     ],
 )
