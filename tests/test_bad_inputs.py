@@ -107,7 +107,7 @@ NAMES_AND_FORMS: list[Mistake] = [
     ("train 'sweep.gamma=[0.9,1.9]'", "gamma=1.9 is out of range", "[0, 1]"),
     ("train 'sweep.lr=[1e-3,true]'", "lr=true must be a number", "0.001"),
     ("train 'sweep.lr=[1e-3,[1]]'", "lr=[1] must be a number", "0.001"),
-    ("train 'sweep.utility=[mlp,rnn]'", "utility='rnn' is unknown", "gru"),
+    ("train 'sweep.utility=[mlp,rnn]'", "utility='rnn' is unknown", "did you mean"),
     ("train 'sweep.run_dir=[a,b]'", "sweep.run_dir is no sweep", "one value"),
     ("train 'sweep.seeds=[1,2]'", "sweep.seeds is no sweep", "one value"),
     ("train 'sweep.wandb=[a,b]'", "sweep.wandb is no sweep", "one value"),
