@@ -14,10 +14,11 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_opti
 os.environ["JAXVFF_CACHE"] = "off"
 
 # The training loop and evaluation ask for more (training/program.py): here not, but in the
-# processes that tests start. A third of the time of a test that trains.
+# processes that tests start.
 from jaxvff.training.program import CPU_COMPILER
 
-CPU_COMPILER |= {"advance": CPU_COMPILER["init"], "evaluate": CPU_COMPILER["init"]}
+for options in CPU_COMPILER.values():
+    options["xla_backend_optimization_level"] = 0
 
 # Files whose tests start processes and wait for them, or take minutes: they go first, so that
 # nobody waits for one of them at the end.
