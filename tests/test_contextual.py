@@ -11,6 +11,7 @@ import pytest
 
 from jaxvff.core import sizes
 from jaxvff.core.errors import UserError
+from jaxvff.core.types import EnvSpec
 from jaxvff.envs import contextual, matrix
 from jaxvff.networks.utility import Mlp, Utility
 from jaxvff.playing import explore, rollout
@@ -148,7 +149,7 @@ def test_random_games_have_any_size() -> None:
         contextual.Options(game="random", states=7, n_agents=3, n_actions=4, features=2)
     )
     assert env.params.payoff.shape == (7, 4, 4, 4)
-    assert env.spec == (3, 4, 2, 2, 1, 0)
+    assert env.spec == EnvSpec(3, 4, 2, 2, 1)
     assert play(env, 5, (3, 0, 2))[1].reward == env.params.payoff[5, 3, 0, 2]
 
 
