@@ -37,7 +37,7 @@ from jaxvff.reports import (
     svg,
 )
 from jaxvff.reports.statistics import band, interval, wilson
-from jaxvff.runs.files import kept_copy
+from jaxvff.runs.files import INPUTS, kept_copy
 from jaxvff.settings import presets, sweep
 from jaxvff.settings.overrides import parse
 
@@ -224,7 +224,7 @@ def test_tasks_that_differ_in_an_option_of_the_environment_are_apart(tmp_path: P
 def game_of_file(folder: Path, path: str, table: list[list[int]], **own: Any) -> Path:
     """A run of a matrix game that kept a copy of its payoffs, as every run does."""
     run_folder(folder, ({}, config(env={"kind": "matrix", "file": path}, **own)))
-    copy = kept_copy(folder, path)
+    copy = kept_copy(folder / INPUTS, path)
     copy.parent.mkdir()
     copy.write_text(json.dumps(table))
     return folder

@@ -19,8 +19,9 @@ from jaxvff.cli import evaluate, train
 from jaxvff.cli.main import main
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import file_name, write_text
-from jaxvff.runs import checkpoint, inputs, learned, locks, trust
+from jaxvff.runs import checkpoint, learned, locks, trust
 from jaxvff.runs import folder as runs
+from jaxvff.runs.files import INPUTS
 from jaxvff.runs.metrics_file import JsonLines
 from jaxvff.runs.plan import plan
 from jaxvff.settings import config
@@ -227,7 +228,7 @@ def test_a_run_keeps_what_it_reads(tmp_path: Path, monkeypatch) -> None:
     again = runs.old_run(folder)[1]
     assert [job.fingerprint() for job in again] == prints
     assert [value.label for job in again for value in job.values] == labels
-    assert len(list((folder / inputs.FOLDER).iterdir())) == 2
+    assert len(list((folder / INPUTS).iterdir())) == 2
 
 
 def test_a_run_is_not_made_shorter_than_it_is(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from jaxvff.core.options import options_of
 from jaxvff.envs import ENVS, payoffs
 from jaxvff.reports.entry import Entry
 from jaxvff.reports.records import env_name
-from jaxvff.runs.files import kept_copy
+from jaxvff.runs.files import INPUTS, kept_copy
 
 PAYOFFS = "payoffs"  # a rule: their digest, in place of the file or the list
 UNTOLD = "of"  # a rule of a record that tells no options: the file that it is from
@@ -36,7 +36,7 @@ def of_run(env: Mapping[str, Any], run: Path, record: Mapping[str, Any]) -> dict
       record: of table.json; empty before the end of a run.
     """
     path = env.get("file")
-    if path is not None and (copy := kept_copy(run, str(path))).exists():
+    if path is not None and (copy := kept_copy(run / INPUTS, str(path))).exists():
         try:
             return _with_payoffs(env, payoffs.read(copy, "env.file"))
         except UserError:  # of an environment that reads other files

@@ -10,12 +10,12 @@ from jaxvff.core.files import file_name
 CONFIG_FILE = "config.yaml"
 METRICS_FILE, TIMING_FILE = "metrics.jsonl", "timing.json"
 TABLE_FILE = "table.json"
-INPUTS = "inputs"
+INPUTS = "inputs"  # the folder of what a run reads
 
 
-def kept_copy(run: Path, path: str) -> Path:
-    """Where the copy of a file is that a run reads; files of one name do not meet."""
-    return run / INPUTS / copy_name(path, path)
+def kept_copy(folder: Path, path: str) -> Path:
+    """Where the copy of a file is, in the folder INPUTS of a run; files of one name do not meet."""
+    return folder / copy_name(path, path)
 
 
 def copy_name(what: str, path: str, suffix: str = "") -> str:

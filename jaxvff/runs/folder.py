@@ -22,6 +22,7 @@ from typing import BinaryIO
 from jaxvff.core.errors import UserError
 from jaxvff.core.files import file_name, whole
 from jaxvff.runs import checkpoint, inputs, memory, run_file, sinks, trust, warm_start
+from jaxvff.runs.files import INPUTS
 from jaxvff.runs.learned import CHECKPOINTS, check_length
 from jaxvff.runs.locks import Writer
 from jaxvff.runs.plan import Job, plan
@@ -50,8 +51,8 @@ def new_run(
         _check(jobs)
     folder = new_folder(first.run_dir, first.method["name"])
     try:
-        inputs.keep(folder / inputs.FOLDER, (v.config for job in jobs for v in job.values))
-        warm_start.keep(folder / inputs.FOLDER, jobs)
+        inputs.keep(folder / INPUTS, (v.config for job in jobs for v in job.values))
+        warm_start.keep(folder / INPUTS, jobs)
         run_file.write(folder, command, parsed)
     except BaseException:  # a full disk, say: what is there is no run
         shutil.rmtree(folder, ignore_errors=True)
@@ -105,7 +106,7 @@ def old_run(folder: Path, command: str | None = None) -> tuple[str, list[Job]]:
       UserError: there is no such folder, or it is none of ours.
     """
     made_by, saved = run_file.read(folder, command)
-    return made_by, _planned(saved, folder / inputs.FOLDER)
+    return made_by, _planned(saved, folder / INPUTS)
 
 
 def resumed_run(folder: Path, command: str, changes: Iterable[str | Override] = ()) -> list[Job]:
@@ -129,7 +130,7 @@ def resumed_run(folder: Path, command: str, changes: Iterable[str | Override] = 
         )
     made_by, saved = run_file.read(folder, command)
     parts = [replaced(part, changes) for part in saved]
-    jobs = _planned(parts, folder / inputs.FOLDER)
+    jobs = _planned(parts, folder / INPUTS)
     _check(jobs)
     for index, job in enumerate(jobs):
         newest = checkpoint.latest(job_folder(folder, jobs, index) / CHECKPOINTS)
@@ -165,7 +166,7 @@ class Guard:
           writer: the lock on it.
         """
         self._folder, self._writer = folder, writer
-        top = [folder / run_file.NAME, *(folder / inputs.FOLDER).glob("*")]
+        top = [folder / run_file.NAME, *(folder / INPUTS).glob("*")]
         self._files = {path: _Content(path) for path in top if path.is_file()}
 
     def __enter__(self) -> Guard:

@@ -11,10 +11,8 @@ from jaxvff.core.errors import UserError
 from jaxvff.core.files import whole
 from jaxvff.core.options import options_of
 from jaxvff.envs import ENVS
-from jaxvff.runs.files import INPUTS, copy_name
+from jaxvff.runs.files import kept_copy
 from jaxvff.settings.config import Config
-
-FOLDER = INPUTS  # in the folder of a run
 
 
 def keep(folder: Path, configs: Iterable[Config]) -> None:
@@ -28,7 +26,7 @@ def keep(folder: Path, configs: Iterable[Config]) -> None:
       UserError: a file cannot be copied, say onto a full disk.
     """
     for path in (path for config in configs for path in _read_by(config)):
-        copy = folder / copy_name(path, path)
+        copy = kept_copy(folder, path)
         if copy.exists():
             continue
         try:
@@ -49,7 +47,7 @@ def kept(env: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def kept_file(path: str, folder: Path) -> str:
     """The copy of a file; the file itself where a run kept none, as older ones did."""
-    copy = folder / copy_name(path, path)
+    copy = kept_copy(folder, path)
     return str(copy) if copy.exists() else path
 
 

@@ -22,8 +22,8 @@ from jaxvff.methods.table import METHODS
 from jaxvff.policies import files as policies
 from jaxvff.policies.layout import Layout
 from jaxvff.policies.names import difference
-from jaxvff.runs import inputs, learned, run_file, start, trust
-from jaxvff.runs.files import copy_name
+from jaxvff.runs import learned, run_file, start, trust
+from jaxvff.runs.files import INPUTS, copy_name
 from jaxvff.runs.plan import Job, plan
 from jaxvff.runs.start import Start
 from jaxvff.settings import build, sweep
@@ -127,7 +127,7 @@ def _of_run(source: Path, asked: Config) -> tuple[Start, _Source]:
                 f"init_from={source} names code that would be run here, {name}={value!r}; take its "
                 f"policy: jaxvff export run={source} to=<folder> trust=true, init_from=<folder>"
             )
-    kept = source / inputs.FOLDER
+    kept = source / INPUTS
     (job,) = started(plan(parts[0], kept), kept)
     with learned.open_program(job) as program:
         trained = learned.newest(source, job, program)
