@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,8 @@ os.environ["JAXVFF_CACHE"] = "off"
 
 # The training loop and evaluation ask for more (training/program.py): here not, but in the
 # processes that tests start.
+import jax
+
 from jaxvff.training.program import CPU_COMPILER
 
 for options in CPU_COMPILER.values():
@@ -29,3 +33,13 @@ FIRST = ("test_launch", "test_docs", "test_wheel", "test_program", "test_drills"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the files; the tests of each stay in order."""
     items.sort(key=lambda item: item.path.stem not in FIRST)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def let_go_of_programs() -> Iterator[None]:
+    """Every compiled program takes some of the 65,530 memory maps that Linux gives a process, and
+    without a free one the compiler crashes."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
