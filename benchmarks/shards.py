@@ -2,7 +2,7 @@
 
 python -m benchmarks.shards [seeds=4096] [shards=64] [listed=100000]   planning, listing, merging
 python -m benchmarks.shards minute=3                                   shards of a minute, on 3m
-python -m benchmarks.shards drill=64 [workers=4] [every=20]            kills
+python -m benchmarks.shards drill=64 [workers=4] [every=20] [times=1]  kills
 
 Merging: one shard is trained; the others get copies of its files, under their own seeds and
 fingerprints. First: what a shard costs that trains for one iteration. Second, minute: a worker
@@ -28,6 +28,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -187,41 +188,44 @@ def in_turns(top: Path, n: int, steps: int) -> Record:
     return found | {"more_cpu_s": statistics.mean(more), "least_and_most": [min(more), max(more)]}
 
 
-def drill(top: Path, n_shards: int, workers: int, every_s: float) -> Record:
+def drill(top: Path, n_shards: int, workers: int, every_s: float, times: int) -> Record:
     """Kill a worker now and then; count, and hold what is merged against undisturbed runs."""
     asked = [*DRILLED, f"seeds={4 * n_shards}"]
     jaxvff, quiet = [sys.executable, "-m", "jaxvff"], {"check": True, "stdout": subprocess.DEVNULL}
-    big, calm, whole = (top / name for name in ("big", "calm", "whole"))
-    for folder in (big, calm):
+
+    def merged(folder: Path, work: Callable[[], Any]) -> tuple[list[dict], Any]:
         plan = [*jaxvff, "plan", "train", *asked, f"shards={n_shards}", f"run_dir={folder}"]
         subprocess.run(plan, **quiet)
-    began = now()
-    counted = kill_until_done([*jaxvff, "launch", str(big), "on=local", f"workers={workers}"],
-                              big, every_s)  # fmt: skip
-    counted |= {"sharded": since(began)} | standing(big, n_shards)
-    subprocess.run([*jaxvff, "work", str(calm)], **quiet)
-    for folder in (big, calm):
+        told = work()
         subprocess.run([*jaxvff, "merge", str(folder)], **quiet)
+        return reports(folder), told
+
     began = now()
+    whole = top / "whole"
     subprocess.run([*jaxvff, "train", *asked, f"run_dir={whole}"], **quiet)
-    return {
-        "shards": n_shards,
-        "workers": workers,
-        "every_s": every_s,
-        **counted,
-        "unsharded": since(began),
-        "beside_undisturbed": compared(reports(big), reports(calm)),
-        "beside_unsharded": compared(reports(big), reports(whole)),
-    }
+    unsharded = {"unsharded": since(began), "shards": n_shards, "workers": workers}
+    calm, _ = merged(top / "calm", lambda: subprocess.run([*jaxvff, "work", top / "calm"], **quiet))
+
+    drills: list[Record] = []
+    for i in range(times):
+        big = top / f"big{i}"
+        launch = [*jaxvff, "launch", str(big), "on=local", f"workers={workers}"]
+        began = now()
+        told, counted = merged(big, lambda: kill_until_done(launch, big, every_s, i))  # noqa: B023
+        counted |= {"sharded": since(began)} | standing(big, n_shards)
+        counted |= {"beside_undisturbed": compared(told, calm)}
+        drills.append(counted | {"beside_unsharded": compared(told, reports(whole))})
+        print(json.dumps(drills[-1]), flush=True)
+    return unsharded | {"every_s": every_s, "drills": drills}
 
 
-def kill_until_done(launch: list[str], folder: Path, every_s: float) -> Record:
+def kill_until_done(launch: list[str], folder: Path, every_s: float, seed: int) -> Record:
     """Launch workers, and kill one of those that train every so often; how many were killed.
 
     Raises:
       SystemExit: the launcher gave up.
     """
-    draw, kills, missed = random.Random(0), 0, 0
+    draw, kills, missed = random.Random(seed), 0, 0
     log = folder.with_suffix(".log")
     with log.open("w") as out, subprocess.Popen(launch, stdout=out, stderr=out) as launched:
         deadline = time.monotonic() + PATIENCE_S
@@ -318,14 +322,15 @@ def run() -> None:
     asked = dict(text.split("=") for text in sys.argv[1:])
     out = Path(asked.pop("out", ROOT / "benchmarks" / "results" / "shards.json"))
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    n = {"seeds": 4096, "shards": 64, "listed": 100_000, "workers": 4}
+    n = {"seeds": 4096, "shards": 64, "listed": 100_000, "workers": 4, "times": 1}
     n |= {key: int(value) for key, value in asked.items() if key != "every"}
     every_s = float(asked.get("every", 20))
     with tempfile.TemporaryDirectory() as name:
         top = Path(name)
         os.environ["JAXVFF_CACHE"] = str(top / "cache")  # the first worker compiles
         if "drill" in n:
-            keep(out, "drill", lambda: drill(top, n["drill"], n["workers"], every_s))
+            part = f"drill {n['drill']}"
+            keep(out, part, lambda: drill(top, n["drill"], n["workers"], every_s, n["times"]))
             return
         if "minute" in n:
             keep(out, "minute", lambda: in_turns(top, n["minute"], MINUTE))

@@ -175,7 +175,7 @@ def test_a_share_of_the_segments_is_searched_and_the_others_keep_their_elites() 
         share = f"search_fraction={fraction}"
         parts, given = setup("method=ordered_joint", "utility=mlp", share)
         given = given._replace(memory=elites(unknown))
-        _, out = batch_loss(parts, given)
+        _, out = jax.jit(functools.partial(batch_loss, parts))(given)
         return out, parts.memory.update(given.memory, out.evaluated)
 
     (everyone, all_kept), (some, kept) = outcome(1.0), outcome(0.4)
