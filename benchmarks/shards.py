@@ -1,16 +1,17 @@
 """What planning, looking after and merging many shards cost here, and what becomes of the killed.
 
 python -m benchmarks.shards [seeds=4096] [shards=64] [listed=100000]   planning, listing, merging
-python -m benchmarks.shards minute=3                                   shards of a minute, on 3m
+python -m benchmarks.shards pairs=3 [steps=1048576]                    shards of a minute, on 3m
 python -m benchmarks.shards drill=64 [workers=4] [every=20] [times=1]  kills
 
 Merging: one shard is trained; the others get copies of its files, under their own seeds and
-fingerprints. First: what a shard costs that trains for one iteration. Second, minute: a worker
-trains a shard of so long on 3m, and the same lanes are trained as a run that is no shard, by the
-same compiled program; several times, in turns. Drill: a worker is killed every 20 seconds until all
+fingerprints. First: what a shard costs that trains for one iteration. Pairs: a worker trains a
+shard of so many steps on 3m, and the same lanes are trained as a run that is no shard, by the same
+compiled program; several times, in turns. Drill: a worker is killed every 20 seconds until all
 shards are done; then each seed is counted, and the merged reports are held against those of one
-worker that nobody disturbed, and of the same run unsharded. A part replaces what the record had of
-it: out=benchmarks/results/shards.json.
+worker that nobody disturbed, and of the same run unsharded. With times= it is done so often, each
+time with other victims. A part replaces what the record had of it:
+out=benchmarks/results/shards.json.
 """
 
 from __future__ import annotations
@@ -45,13 +46,13 @@ RUN = ["method=vdn", "hidden_dim=8", "batch_size=16", "learn_start=16", "buffer_
 # A shard of four lanes takes some three seconds of a core, and a worker's start some six.
 DRILLED = [*RUN[:-2], "total_steps=20000", "eval_interval=1000", "checkpoint_interval=500"]
 LARGE = ["env=smax/3m", "method=qmix"]
-MINUTE, SECOND = 2**20, 2**13  # steps of two lanes: a minute of a core, and less than a second
+MINUTE = 2**20  # steps of two lanes: a minute of a core
 N_LANES = 100_000  # planned
 PATIENCE_S = 3600.0  # for a drill
 NOTES = [
     "cpu_s: of this process, or of the processes that it started; other work shared the machine",
-    "second, minute: more_cpu_s is what a shard took beyond the same lanes alone, the mean "
-    "of the pairs. Start and compilation are in neither",
+    "pairs: more_cpu_s is what a shard took beyond the same lanes alone, the mean of the pairs. "
+    "Start and compilation are in neither",
     "drill, kills: SIGKILL; missed: nobody trained, or the one chosen had ended",
     "drill, in_a_row: the most workers that died on a shard one after the other without a "
     "checkpoint. Ten make it fail, so the one that follows eight such is spared",
@@ -322,7 +323,7 @@ def run() -> None:
     asked = dict(text.split("=") for text in sys.argv[1:])
     out = Path(asked.pop("out", ROOT / "benchmarks" / "results" / "shards.json"))
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    n = {"seeds": 4096, "shards": 64, "listed": 100_000, "workers": 4, "times": 1}
+    n = {"seeds": 4096, "shards": 64, "listed": 100_000, "workers": 4, "times": 1, "steps": MINUTE}
     n |= {key: int(value) for key, value in asked.items() if key != "every"}
     every_s = float(asked.get("every", 20))
     with tempfile.TemporaryDirectory() as name:
@@ -332,11 +333,10 @@ def run() -> None:
             part = f"drill {n['drill']}"
             keep(out, part, lambda: drill(top, n["drill"], n["workers"], every_s, n["times"]))
             return
-        if "minute" in n:
-            keep(out, "minute", lambda: in_turns(top, n["minute"], MINUTE))
+        if "pairs" in n:
+            keep(out, f"pairs {n['steps']}", lambda: in_turns(top, n["pairs"], n["steps"]))
             return
         keep(out, "first", lambda: first(top, 1, "method=qmix"))
-        keep(out, "second", lambda: in_turns(top, 12, SECOND))
         keep(out, "planning", lambda: planning(top))
         for listed in (n["listed"] // 10, n["listed"]):
             keep(out, f"listing {listed}", lambda listed=listed: listing(top, listed))
