@@ -15,14 +15,16 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_opti
 # Tests compile what they test; tests/test_compilation_cache.py asks for the cache.
 os.environ["JAXVFF_CACHE"] = "off"
 
-# The training loop and evaluation ask for more (training/program.py): here not, but in the
-# processes that tests start.
+# The training loop and evaluation ask for more (training/program.py): here not, but in tests that
+# train for long and in the processes that tests start.
 import jax
 
 from jaxvff.training.program import CPU_COMPILER
 
+EFFORT = "xla_backend_optimization_level"
+USERS = {what: options[EFFORT] for what, options in CPU_COMPILER.items()}
 for options in CPU_COMPILER.values():
-    options["xla_backend_optimization_level"] = 0
+    options[EFFORT] = 0
 
 # Files whose tests start processes and wait for them, or take minutes: they go first, so that
 # nobody waits for one of them at the end.
@@ -33,6 +35,13 @@ FIRST = ("test_launch", "test_docs", "test_wheel", "test_program", "test_drills"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the files; the tests of each stay in order."""
     items.sort(key=lambda item: item.path.stem not in FIRST)
+
+
+@pytest.fixture
+def compiled_as_for_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a test that trains for long."""
+    for what, options in CPU_COMPILER.items():
+        monkeypatch.setitem(options, EFFORT, USERS[what])
 
 
 @pytest.fixture(scope="module", autouse=True)

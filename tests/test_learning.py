@@ -11,6 +11,8 @@ from jaxvff.core.types import Array, Env, EnvParams, EnvSpec, Outcome, View
 from jaxvff.training import loop
 from tests.lanes import start, start_in
 
+pytestmark = pytest.mark.usefixtures("compiled_as_for_users")
+
 ARGS = ("seeds=8", "total_steps=3000", "epsilon_end=0.3", "eval_interval=3000")
 
 

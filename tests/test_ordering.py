@@ -311,6 +311,7 @@ def test_a_team_that_acts_on_its_search_earns_the_optimum_while_agents_explore()
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiled_as_for_users")
 def test_gru_utilities_learn_with_search_bootstraps_and_a_share_of_slots_searched() -> None:
     metrics = trained([
         "method=ordered_joint", "env=matrix_steps/two_step", "target=search", "utility=gru",
