@@ -44,11 +44,12 @@ def compiled_as_for_users(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(options, EFFORT, USERS[what])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def let_go_of_programs() -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def let_go_of_programs(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every compiled program takes some of the 65,530 memory maps that Linux gives a process, and
     without a free one the compiler crashes."""
     yield
     maps = Path("/proc/self/maps")
-    if maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
-        jax.clear_caches()
+    if request.node.get_closest_marker("slow") and maps.exists():
+        if maps.read_bytes().count(b"\n") > 20_000:
+            jax.clear_caches()
