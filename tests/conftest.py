@@ -49,7 +49,6 @@ def let_go_of_programs(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every compiled program takes some of the 65,530 memory maps that Linux gives a process, and
     without a free one the compiler crashes."""
     yield
-    maps = Path("/proc/self/maps")
-    if request.node.get_closest_marker("slow") and maps.exists():
-        if maps.read_bytes().count(b"\n") > 20_000:
-            jax.clear_caches()
+    maps, slow = Path("/proc/self/maps"), request.node.get_closest_marker("slow")
+    if slow and maps.exists() and maps.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
