@@ -29,7 +29,8 @@ for options in CPU_COMPILER.values():
 # Files whose tests start processes and wait for them, or take minutes: they go first, so that
 # nobody waits for one of them at the end.
 FIRST = ("test_launch", "test_docs", "test_wheel", "test_program", "test_drills",
-         "test_shards", "test_processes", "test_run", "test_host", "test_learning")  # fmt: skip
+         "test_shards", "test_processes", "test_run", "test_host", "test_learning",
+         "test_parallel_learner")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
