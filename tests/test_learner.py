@@ -161,6 +161,25 @@ def test_lanes_in_turns_equal_lanes_at_once() -> None:
     assert difference(*runs) < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("platform", "at_once", "overrides"),
+    [
+        ("cpu", 16, ["env=matrix/a"]),  # a batch is nine plays at most
+        ("cpu", 1, ["env=smax/3m"]),
+        ("cpu", 1, ["env=smax/3m", "learner=replay", "utility=gru"]),
+        ("cpu", 4, ["env=matrix_steps/maven", "learner=parallel", "n_envs=32", "minibatches=8",
+                    "segment_length=32", "hidden_dim=64"]),
+        ("cpu", 3, ["env=smax/3m", "lanes_per_device=3"]),
+        ("gpu", 64, ["env=smax/3m"]),
+    ],
+)  # fmt: skip
+def test_as_many_lanes_at_once_as_a_cores_cache_has_room_for(
+    platform: str, at_once: int, overrides: list[str]
+) -> None:
+    asked = config.load(overrides)
+    assert build.lanes_at_once(asked, build.environment(asked.env), platform) == at_once
+
+
 @pytest.mark.slow
 def test_chunks_of_any_length_are_the_same_run_bit_for_bit() -> None:
     runs = []

@@ -30,6 +30,8 @@ from jaxvff.settings.overrides import Override
 
 # Parts.slots_at_once on a CPU: two segments of SMAX (docs/decisions.md).
 CPU_SLOTS = 256
+# Hidden units of one update that a core's cache has room for, and the most lanes that share it.
+CPU_UNITS, CPU_LANES, OTHER_LANES = 2**16, 16, 64
 
 
 def environment(asked: Mapping[str, Any]) -> Env | HostEnv:
@@ -181,6 +183,27 @@ def learner(config: Config, env: Env | HostEnv, platform: str | None = None) -> 
     slots_at_once = CPU_SLOTS if platform == "cpu" else None
     made = parts(config, env)._replace(slots_at_once=slots_at_once)
     return LEARNERS[config.learner](made, config)
+
+
+def lanes_at_once(config: Config, env: Env | HostEnv, platform: str) -> int:
+    """How many lanes a device vmaps at once: what the config says, or what is fast.
+
+    Args:
+      config: what is trained.
+      env: what is played.
+      platform: of the device.
+    """
+    if config.lanes_per_device is not None:
+        return config.lanes_per_device
+    if platform != "cpu":
+        return OTHER_LANES
+    if env.codec is not None and env.codec.merge is not None:
+        return CPU_LANES  # a batch becomes a few plays
+    replays = config.learner == "replay"
+    n_segments = config.batch_size if replays else config.n_envs // config.minibatches
+    slots = min(n_segments * config.segment_length, CPU_SLOTS)
+    units = slots * env.spec.n_agents * config.hidden_dim
+    return min(max(CPU_UNITS // units, 1), CPU_LANES)
 
 
 def explorer(config: Config) -> Explorer:

@@ -50,8 +50,11 @@ class RunOptions:
         "seed of its number there, else of one in turn; of another method or a policy, with those "
         "of the utility networks alone",
     )
-    lanes_per_device: int = option(
-        64, "lanes vmapped at once on a device; more run in turns", low=1
+    lanes_per_device: int | None = option(
+        None,
+        "lanes vmapped at once on a device; more run in turns; null: on a CPU as many (16 at most) "
+        "as a core's cache has room for, elsewhere 64",
+        low=1,
     )
     deterministic: bool = option(
         False,

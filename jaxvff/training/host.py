@@ -42,10 +42,10 @@ def host_program(
       tell: called with a line of text for every worker lost and every episode rejected.
     """
     mesh = sharding.lane_mesh(n_lanes)
-    host_lane = HostLane(config, env, build.learner(config, env, mesh.devices[0].platform))
-    over_lanes = partial(
-        sharding.over_lanes, mesh=mesh, n_lanes=n_lanes, per_device=config.lanes_per_device
-    )
+    platform = mesh.devices[0].platform
+    host_lane = HostLane(config, env, build.learner(config, env, platform))
+    at_once = build.lanes_at_once(config, env, platform)
+    over_lanes = partial(sharding.over_lanes, mesh=mesh, n_lanes=n_lanes, per_device=at_once)
     update_all = over_lanes(host_lane.update)
     update = jax.jit(
         lambda carry, lane, batch, iteration: update_all((carry, lane, batch), iteration),

@@ -12,6 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxvff.core.types import Array, Env, Metrics, Segment
 from jaxvff.learning.learner import Learner
+from jaxvff.settings import build
 from jaxvff.settings.config import Config
 from jaxvff.training import lanes, sharding
 from jaxvff.training.lanes import Carry, Lane, LaneState
@@ -78,15 +79,12 @@ def offline_program(config: Config, env: Env, n_lanes: int, recorded: Segment) -
     """
     played = device_program(config, env, n_lanes)
     of_lane = OfflineLane(config, played.learner)
-    over_lanes = partial(
-        sharding.over_lanes,
-        mesh=played.mesh,
-        n_lanes=n_lanes,
-        per_device=config.lanes_per_device,
-    )
+    platform = played.mesh.devices.flat[0].platform
+    at_once = build.lanes_at_once(config, env, platform)
+    over_lanes = partial(sharding.over_lanes, mesh=played.mesh, n_lanes=n_lanes, per_device=at_once)
     everywhere = NamedSharding(played.mesh, PartitionSpec())
     data = jax.device_put(jax.tree.map(jnp.asarray, recorded), everywhere)
-    options = partial(compiler, platform=played.mesh.devices.flat[0].platform)
+    options = partial(compiler, platform=platform)
     shapes = jax.eval_shape(lambda: recorded)
     init = jax.jit(over_lanes(partial(of_lane.init, shapes)), compiler_options=options("init"))
     advance_all = over_lanes(of_lane.advance)

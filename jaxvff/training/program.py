@@ -210,9 +210,8 @@ def device_program(
         revise=build.acting_on_search(config, learner.model),
     )
     options = partial(compiler, platform=platform)
-    over_lanes = partial(
-        sharding.over_lanes, mesh=mesh, n_lanes=n_lanes, per_device=config.lanes_per_device
-    )
+    at_once = build.lanes_at_once(config, env, platform)
+    over_lanes = partial(sharding.over_lanes, mesh=mesh, n_lanes=n_lanes, per_device=at_once)
     # Jitted, so that it is traced once for both; inline, so that the programs do not show it.
     iterate = jax.jit(device_lane.iterate, inline=True)
     init_all = over_lanes(partial(device_lane.init, iterate))
