@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -41,7 +42,7 @@ def file(
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([_plain(x) for x in row] for row in rows)
+    writer.writerows([x if type(x) is str else _plain(x) for x in row] for row in rows)
     slug = re.sub(r"[^\w.-]+", "-", name).strip("-")
     text = out.getvalue()
     for character in '%\n #"':  # by hand: urllib's quote takes seconds for megabytes
@@ -58,4 +59,4 @@ def texts(numbers: np.ndarray) -> list[str]:
 def _plain(x: object) -> object:
     if not isinstance(x, float):
         return x
-    return f"{x:.5g}" if np.isfinite(x) else ""
+    return f"{x:.5g}" if math.isfinite(x) else ""

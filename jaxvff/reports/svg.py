@@ -226,7 +226,7 @@ def _inline(figure: Figure, label: str, where: str = "") -> str:
 
 def _tenths(path: re.Match[str]) -> str:
     """A path with coordinates to a tenth of a pixel, which is enough."""
-    return re.sub(r"(\.\d)\d+", r"\1", path[0])
+    return re.sub(r"(?<=\.\d)\d+", "", path[0])
 
 
 def _own_ids(text: str) -> str:
