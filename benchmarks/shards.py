@@ -29,7 +29,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -50,7 +49,9 @@ MINUTE = 2**20  # steps of two lanes: a minute of a core
 N_LANES = 100_000  # planned
 PATIENCE_S = 3600.0  # for a drill
 NOTES = [
-    "cpu_s: of this process, or of the processes that it started; other work shared the machine",
+    "cpu_s: of this process, or of the processes that it started; load: of the machine, at the "
+    "start",
+    "drill, sharded: planning and merging included",
     "pairs: more_cpu_s is what a shard took beyond the same lanes alone, the mean of the pairs. "
     "Start and compilation are in neither",
     "drill, kills: SIGKILL; missed: nobody trained, or the one chosen had ended",
@@ -194,30 +195,36 @@ def drill(top: Path, n_shards: int, workers: int, every_s: float, times: int) ->
     asked = [*DRILLED, f"seeds={4 * n_shards}"]
     jaxvff, quiet = [sys.executable, "-m", "jaxvff"], {"check": True, "stdout": subprocess.DEVNULL}
 
-    def merged(folder: Path, work: Callable[[], Any]) -> tuple[list[dict], Any]:
-        plan = [*jaxvff, "plan", "train", *asked, f"shards={n_shards}", f"run_dir={folder}"]
-        subprocess.run(plan, **quiet)
-        told = work()
+    def plan(folder: Path) -> None:
+        command = [*jaxvff, "plan", "train", *asked, f"shards={n_shards}", f"run_dir={folder}"]
+        subprocess.run(command, **quiet)
+
+    def merge(folder: Path) -> list[dict]:
         subprocess.run([*jaxvff, "merge", str(folder)], **quiet)
-        return reports(folder), told
+        return reports(folder)
 
     began = now()
-    whole = top / "whole"
-    subprocess.run([*jaxvff, "train", *asked, f"run_dir={whole}"], **quiet)
-    unsharded = {"unsharded": since(began), "shards": n_shards, "workers": workers}
-    calm, _ = merged(top / "calm", lambda: subprocess.run([*jaxvff, "work", top / "calm"], **quiet))
+    subprocess.run([*jaxvff, "train", *asked, f"run_dir={top / 'whole'}"], **quiet)
+    unsharded, whole = since(began), reports(top / "whole")
+    plan(top / "calm")
+    subprocess.run([*jaxvff, "work", str(top / "calm")], **quiet)
+    calm = merge(top / "calm")
 
     drills: list[Record] = []
     for i in range(times):
-        big = top / f"big{i}"
-        launch = [*jaxvff, "launch", str(big), "on=local", f"workers={workers}"]
+        folder = top / f"big{i}"
         began = now()
-        told, counted = merged(big, lambda: kill_until_done(launch, big, every_s, i))  # noqa: B023
-        counted |= {"sharded": since(began)} | standing(big, n_shards)
-        counted |= {"beside_undisturbed": compared(told, calm)}
-        drills.append(counted | {"beside_unsharded": compared(told, reports(whole))})
-        print(json.dumps(drills[-1]), flush=True)
-    return unsharded | {"every_s": every_s, "drills": drills}
+        plan(folder)
+        launch = [*jaxvff, "launch", str(folder), "on=local", f"workers={workers}"]
+        counted = kill_until_done(launch, folder, every_s, i)
+        merged = merge(folder)
+        counted |= {"sharded": since(began)} | standing(folder, n_shards)
+        counted["beside_undisturbed"] = compared(merged, calm)
+        counted["beside_unsharded"] = compared(merged, whole)
+        drills.append(counted)
+        print(json.dumps(counted), flush=True)
+    asked_for = {"shards": n_shards, "workers": workers, "every_s": every_s}
+    return {"unsharded": unsharded, **asked_for, "drills": drills}
 
 
 def kill_until_done(launch: list[str], folder: Path, every_s: float, seed: int) -> Record:

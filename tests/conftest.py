@@ -19,9 +19,8 @@ os.environ["JAXVFF_CACHE"] = "off"
 # train for long and in the processes that tests start.
 import jax
 
-from jaxvff.training.program import CPU_COMPILER
+from jaxvff.training.program import CPU_COMPILER, EFFORT
 
-EFFORT = "xla_backend_optimization_level"
 USERS = {what: options[EFFORT] for what, options in CPU_COMPILER.items()}
 for options in CPU_COMPILER.values():
     options[EFFORT] = 0

@@ -29,6 +29,7 @@ from jaxvff.mixers.wqmix import Wqmix
 from jaxvff.networks.contexts import LatentPolicy, split_tasks
 from jaxvff.networks.heads import successor_features
 from jaxvff.settings import build, config
+from jaxvff.training.program import EFFORT
 from tests.streams import drawn, random_segment
 
 SPEC = EnvSpec(n_agents=2, n_actions=3, obs_size=4, state_size=5, episode_limit=4)
@@ -401,7 +402,7 @@ def fitted(*overrides: str) -> tuple[np.ndarray, np.ndarray]:
         error = outputs(params).metrics["td_error_abs"].max()
         return error, jnp.array(GAME_A)[tuple(q.argmax(-1))] == 12
 
-    run_all = jax.jit(jax.vmap(run), compiler_options={"xla_backend_optimization_level": 1})
+    run_all = jax.jit(jax.vmap(run), compiler_options={EFFORT: 1})
     error, optimal = run_all(jax.random.split(jax.random.key(5), 8))
     return np.asarray(error), np.asarray(optimal)
 

@@ -42,7 +42,7 @@ def file(
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
-    writer.writerows([x if type(x) is str else _plain(x) for x in row] for row in rows)
+    writer.writerows([_plain(x) for x in row] for row in rows)
     slug = re.sub(r"[^\w.-]+", "-", name).strip("-")
     text = out.getvalue()
     for character in '%\n #"':  # by hand: urllib's quote takes seconds for megabytes

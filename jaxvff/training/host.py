@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -23,7 +22,7 @@ from jaxvff.settings import build
 from jaxvff.settings.config import Config
 from jaxvff.training import lanes, sharding
 from jaxvff.training.lanes import Carry, Lane, LaneState
-from jaxvff.training.program import Advance, Program, Recording, Stopped, compiler
+from jaxvff.training.program import Advance, Program, Recording, Stopped, all_lanes, compiler
 
 # Part of the seed of a pool, so that training and evaluation do not play the same games.
 TRAINING, EVALUATION = 0, 1
@@ -42,10 +41,8 @@ def host_program(
       tell: called with a line of text for every worker lost and every episode rejected.
     """
     mesh = sharding.lane_mesh(n_lanes)
-    platform = mesh.devices[0].platform
-    host_lane = HostLane(config, env, build.learner(config, env, platform))
-    at_once = build.lanes_at_once(config, env, platform)
-    over_lanes = partial(sharding.over_lanes, mesh=mesh, n_lanes=n_lanes, per_device=at_once)
+    host_lane = HostLane(config, env, build.learner(config, env, mesh.devices[0].platform))
+    over_lanes = all_lanes(config, env, mesh, n_lanes)
     update_all = over_lanes(host_lane.update)
     update = jax.jit(
         lambda carry, lane, batch, iteration: update_all((carry, lane, batch), iteration),

@@ -12,11 +12,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxvff.core.types import Array, Env, Metrics, Segment
 from jaxvff.learning.learner import Learner
-from jaxvff.settings import build
 from jaxvff.settings.config import Config
-from jaxvff.training import lanes, sharding
+from jaxvff.training import lanes
 from jaxvff.training.lanes import Carry, Lane, LaneState
-from jaxvff.training.program import Program, compiler, device_program
+from jaxvff.training.program import Program, all_lanes, compiler, device_program
 
 
 class OfflineLane(NamedTuple):
@@ -79,12 +78,10 @@ def offline_program(config: Config, env: Env, n_lanes: int, recorded: Segment) -
     """
     played = device_program(config, env, n_lanes)
     of_lane = OfflineLane(config, played.learner)
-    platform = played.mesh.devices.flat[0].platform
-    at_once = build.lanes_at_once(config, env, platform)
-    over_lanes = partial(sharding.over_lanes, mesh=played.mesh, n_lanes=n_lanes, per_device=at_once)
+    over_lanes = all_lanes(config, env, played.mesh, n_lanes)
     everywhere = NamedSharding(played.mesh, PartitionSpec())
     data = jax.device_put(jax.tree.map(jnp.asarray, recorded), everywhere)
-    options = partial(compiler, platform=platform)
+    options = partial(compiler, platform=played.mesh.devices.flat[0].platform)
     shapes = jax.eval_shape(lambda: recorded)
     init = jax.jit(over_lanes(partial(of_lane.init, shapes)), compiler_options=options("init"))
     advance_all = over_lanes(of_lane.advance)

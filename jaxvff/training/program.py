@@ -38,11 +38,11 @@ from jaxvff.training.lanes import Carry, Lane, LaneState
 # time. The training loop is as fast at LLVM's effort 1 as by default, and compiles in 70 % of the
 # time. Fusion emitters make it a fifth faster and take as much again to compile, which evaluation
 # does not run long enough to earn back (docs/decisions.md). XLA of jaxlib 0.12 has nothing else.
-_EFFORT, _FUSION = "xla_backend_optimization_level", "xla_cpu_use_fusion_emitters"
+EFFORT, _FUSION = "xla_backend_optimization_level", "xla_cpu_use_fusion_emitters"
 CPU_COMPILER: dict[str, dict[str, bool | str | int]] = {
-    "init": {_EFFORT: 0, _FUSION: False},
-    "advance": {_EFFORT: 1},
-    "evaluate": {_EFFORT: 1, _FUSION: False},
+    "init": {EFFORT: 0, _FUSION: False},
+    "advance": {EFFORT: 1},
+    "evaluate": {EFFORT: 1, _FUSION: False},
 }
 
 # DeviceLane.iterate
@@ -188,6 +188,21 @@ class DeviceLane(NamedTuple):
         return evaluate.greedy_player(self.env, model.utility, params["utility"], env_params, draw)
 
 
+def all_lanes(
+    config: Config, env: Env | HostEnv, mesh: Mesh, n_lanes: int
+) -> Callable[[Callable[..., Tree]], Callable[..., Tree]]:
+    """sharding.over_lanes for the lanes of a program: of a function of one, that of all.
+
+    Args:
+      config: what is trained.
+      env: what is played.
+      mesh: from sharding.lane_mesh.
+      n_lanes: K.
+    """
+    at_once = build.lanes_at_once(config, env, mesh.devices.flat[0].platform)
+    return partial(sharding.over_lanes, mesh=mesh, n_lanes=n_lanes, per_device=at_once)
+
+
 def device_program(
     config: Config, env: Env, n_lanes: int, devices: Sequence[jax.Device] | None = None
 ) -> Program:
@@ -210,8 +225,7 @@ def device_program(
         revise=build.acting_on_search(config, learner.model),
     )
     options = partial(compiler, platform=platform)
-    at_once = build.lanes_at_once(config, env, platform)
-    over_lanes = partial(sharding.over_lanes, mesh=mesh, n_lanes=n_lanes, per_device=at_once)
+    over_lanes = all_lanes(config, env, mesh, n_lanes)
     # Jitted, so that it is traced once for both; inline, so that the programs do not show it.
     iterate = jax.jit(device_lane.iterate, inline=True)
     init_all = over_lanes(partial(device_lane.init, iterate))
