@@ -5,12 +5,12 @@ what there was no time for:
 
     python benchmarks/accelerator.py [--jaxmarl PATH_TO_CHECKOUT]
 
-The parts, in this order: all programs are compiled, several at a time, into a cache; each is timed
-at 1 to 1,024 lanes from that cache; deterministic=true beside the default; seconds from the start
-of a process to a greedy win rate of 0.8 on 3m; JaxMARL's QMIX and PQN-VDN at the same numbers of
-lanes, and their seconds to that win rate; the larger maps of `reproduce smax`. A row is written to
-the record when it is there, also where it failed. --small is for a machine without a GPU: it shows
-that the suite runs, and its figures say nothing.
+The parts, in this order: all programs are compiled, JaxMARL's too, several at a time, into a cache;
+each is timed alone from that cache at 1 to 1,024 lanes, the larger maps of `reproduce smax` with
+its six seeds; deterministic=true beside the default; seconds from the start of a process to a
+greedy win rate of 0.8 on 3m, ours and JaxMARL's. --lanes and --programs take some of them. A row is
+written to the record when it is there, also where it failed. --small is for a machine without a
+GPU: it shows that the suite runs, and its figures say nothing.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LIMIT_S = 520.0  # of one call
 LEAST_S = 20.0  # that have to be left to begin a process
 LANES = (1, 4, 16, 64, 256, 1024)
 TIMED_S = 2.0  # of each row, at least
-CORES_EACH = 3  # of a process that compiles
+CORES_EACH = 2  # of a process that compiles
 PEER_LIMIT_S = 150.0  # of a row of JaxMARL, which compiles twice
 
 Rows = tuple[int | str, ...]
@@ -78,8 +78,8 @@ NOTES = [
     "seed_steps_per_s: slots of all lanes together in the steady state, learning included",
     "lane_bytes: by the compiler. carried: what a lane keeps between iterations, replay included",
     "compile: several programs at a time, into an empty cache. lower: tracing, which is Python",
-    "JaxMARL: a process for each number of lanes, whose seeds are vmapped; compiled without a "
-    "cache. A row that failed or took longer than its limit says so",
+    "JaxMARL: a process for each number of lanes, whose seeds are vmapped. Its compile_s is of a "
+    "program from the cache. A row that failed or took longer than its limit says so",
     "skill: seconds from the start of a process, imports and compilation included, to the first "
     "greedy evaluation with a win rate of 0.8 on 3m, one seed (benchmarks/time_to_skill.py)",
     "deterministic: digest is of the parameters after four iterations that learn",
@@ -133,12 +133,15 @@ class Suite:
         """The rows of a part that are missing."""
         return tuple(row for row in wanted if str(row) not in self.parts.get(part, {}))
 
-    def lines(self, command: list[str], *, limit_s: float | None = None) -> Iterator[Record]:
+    def lines(
+        self, command: list[str], *, limit_s: float | None = None, **own: str
+    ) -> Iterator[Record]:
         """The JSON objects that a Python script prints, as they come.
 
         Args:
           command: the script and its arguments.
           limit_s: seconds after which it has failed; None: those that are left of this call.
+          own: variables of its environment.
 
         Raises:
           Failed: it ended with an error, or took too long.
@@ -148,7 +151,7 @@ class Suite:
             raise OutOfTime
         limit = min(self.left_s(), limit_s or self.left_s())
         log = Path(f"{self.args.out}.log")
-        env = os.environ | {"JAXVFF_CACHE": str(self.cache)}
+        env = os.environ | {"JAXVFF_CACHE": str(self.cache)} | own
         with log.open("ab") as errors:
             process = subprocess.Popen(
                 [sys.executable, *command],
@@ -243,13 +246,14 @@ def by_lanes(suite: Suite, kind: str, name: str, program: Program) -> None:
             suite.keep(part, left[0], {"failed": "it ended without a row"})
 
 
-def compiling(suite: Suite, programs: dict[str, Program]) -> None:
+def compiling(suite: Suite, programs: dict[str, Program], peers: dict[str, str]) -> None:
     """Compile all programs, several at a time."""
     at_a_time = max(1, machine.cores() // CORES_EACH)
     # Side by side, no process may take all of a GPU's memory (docs/scale.md).
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     with ThreadPoolExecutor(at_a_time) as pool:
         begun = [pool.submit(by_lanes, suite, "compile", *item) for item in programs.items()]
+        begun += [pool.submit(jaxmarl, suite, "compile", *item) for item in peers.items()]
     del os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"]
     for done in begun:
         done.result()
@@ -284,16 +288,26 @@ def skill(suite: Suite) -> None:
         suite.keep("skill", row, found)
 
 
-def jaxmarl(suite: Suite, name: str, script: str) -> None:
-    """JaxMARL's own training loop for each number of lanes."""
-    for lanes in suite.todo(name, LANES):
+def jaxmarl(suite: Suite, kind: str, name: str, script: str) -> None:
+    """JaxMARL's own training loop for each number of lanes.
+
+    Args:
+      suite: the record.
+      kind: compile (into the cache; how long the run takes then says nothing), or time.
+      name: of the script in the record.
+      script: of JaxMARL.
+    """
+    part = f"{kind}: {name}"
+    cache = {"JAX_COMPILATION_CACHE_DIR": f"{suite.cache}/jaxmarl"}
+    for lanes in suite.todo(part, suite.args.lanes):
         command = [str(HERE / "_jaxmarl_peer.py"), str(suite.args.jaxmarl), "speed"]
         command += [f"--script={script}", "--map=3m", f"--seeds={lanes}", "--updates=10"]
         try:
-            for row in suite.lines(command, limit_s=PEER_LIMIT_S):
-                suite.keep(name, lanes, row)
+            for row in suite.lines(command, limit_s=PEER_LIMIT_S, **cache):
+                times = {x: row[x] for x in ("lower_s", "compile_s")}
+                suite.keep(part, lanes, row if kind == "time" else times)
         except Failed as error:
-            suite.keep(name, lanes, {"failed": str(error)})
+            suite.keep(part, lanes, {"failed": str(error)})
 
 
 def measure(suite: Suite) -> None:
@@ -302,26 +316,29 @@ def measure(suite: Suite) -> None:
     Raises:
       OutOfTime: this call is over before they are.
     """
-    programs = SMALL if suite.args.small else PROGRAMS
-    compiling(suite, programs)
+    programs, peers = SMALL, dict[str, str]()
+    if not suite.args.small:
+        programs = {
+            name: program._replace(lanes=suite.args.lanes) if program.lanes == LANES else program
+            for name, program in (PROGRAMS | MAPS).items()
+            if name in suite.args.programs
+        }
+        peers = SCRIPTS if suite.args.jaxmarl else {}
+    compiling(suite, programs, peers)
     for name, program in programs.items():
         by_lanes(suite, "time", name, program)
+    for name, script in peers.items():
+        jaxmarl(suite, "time", name, script)
     deterministic(suite, programs.get("3m, parallel", SMALL["matrix, QMIX"]))
-    if suite.args.small:
-        return
-    skill(suite)
-    for name, script in SCRIPTS.items() if suite.args.jaxmarl else ():
-        jaxmarl(suite, name, script)
-    for name, program in MAPS.items():
-        by_lanes(suite, "time", name, program)
+    if not suite.args.small:
+        skill(suite)
 
 
 def terminal(suite: Suite) -> Table:
     """Seed-steps a second by lanes, a row for each program."""
     view = Table(title="Seed-steps a second")
     rows = {n.removeprefix("time: "): p for n, p in suite.parts.items() if n.startswith("time: ")}
-    rows |= {name: suite.parts[name] for name in SCRIPTS if name in suite.parts}
-    columns = list(dict.fromkeys(lanes for part in rows.values() for lanes in part))
+    columns = sorted({lanes for part in rows.values() for lanes in part}, key=int)
     for column in ("lanes", *columns):
         view.add_column(column, justify="left" if column == "lanes" else "right")
     for name, part in rows.items():
@@ -336,10 +353,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--jaxmarl", type=Path, help="root of a JaxMARL checkout")
     parser.add_argument("--small", action="store_true", help="what a CPU does in half a minute")
+    parser.add_argument("--lanes", type=int, nargs="+", default=LANES, help="of each program")
+    parser.add_argument(
+        "--programs", nargs="+", default=[*PROGRAMS, *MAPS], choices=[*PROGRAMS, *MAPS]
+    )
     parser.add_argument("--seconds", type=float, default=LIMIT_S, help="of this call")
     parser.add_argument("--timed-seconds", type=float, default=TIMED_S, help="of each row")
     parser.add_argument("--out", type=Path, default=HERE / "results" / "accelerator.json")
     args = parser.parse_args()
+    args.lanes = tuple(args.lanes)
     end_children_on_term()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     suite = Suite(args)
