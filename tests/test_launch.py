@@ -212,6 +212,17 @@ def test_a_worker_has_its_share_of_the_cores(monkeypatch) -> None:
     assert [on_local.share(i, 6) for i in range(6)] == [[0], [2], [3], [5], [7], [0]]
 
 
+def test_workers_that_share_a_gpu_leave_each_other_memory(monkeypatch) -> None:
+    preallocate, fraction = on_local.MEMORY
+    for name in on_local.MEMORY:
+        monkeypatch.delenv(name, raising=False)
+    assert on_local.on_gpu(1, 2, ["0", "3"]) == {"CUDA_VISIBLE_DEVICES": "3"}
+    shared = {"CUDA_VISIBLE_DEVICES": "0", preallocate: "false"}
+    assert on_local.on_gpu(2, 3, ["0", "3"]) == shared
+    monkeypatch.setenv(fraction, ".3")  # the user's word
+    assert on_local.on_gpu(2, 3, ["0", "3"]) == {"CUDA_VISIBLE_DEVICES": "0"}
+
+
 def test_gpus_are_those_that_the_environment_leaves(monkeypatch) -> None:
     monkeypatch.setenv("JAX_PLATFORMS", "")
     for text, found in (("0,3", ["0", "3"]), ("", []), ("-1", []), ("GPU-1a", ["GPU-1a"])):

@@ -210,8 +210,8 @@ usage: jaxvff launch <folder> on=local [workers=<n>]
 Starts workers for a plan (docs/scale.md). retry=true takes failed shards again; trust=true as for
 work. What they print is in <folder>/logs.
 
-local: a process a GPU, or, without a GPU, workers=1 that share the cores. One that is killed is
-  replaced; Ctrl-C has all of them save a checkpoint and ends.
+local: a process a GPU, with more workers= several; without a GPU workers=1 that share the cores.
+  One that is killed is replaced; Ctrl-C has all of them save a checkpoint and ends.
 slurm: an array of jobs, by submitit (the extra slurm); this command ends when they are queued.
   time= is Slurm's limit in minutes; warn= seconds before it (default 120) a job saves a
   checkpoint and is queued again, at most requeue=100 times.

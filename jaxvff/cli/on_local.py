@@ -1,4 +1,4 @@
-"""`on=local`: a worker for each GPU of this machine, or workers that share its cores."""
+"""`on=local`: a worker for each GPU of this machine, several that share one, or the cores."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from jaxvff.cli.launch import Engine, Order, begin, end, number
 LOOK_S = 0.5
 FEWEST_S = 5.0  # a worker that lives shorter is replaced no faster than that ...
 MOST_SHORT = 5  # ... and no more often than that in a row
+# How JAX takes a GPU's memory. Unless one of them is set it takes three quarters of it at once.
+MEMORY = ("XLA_PYTHON_CLIENT_PREALLOCATE", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 
 
 def start(order: Order) -> int:
@@ -45,7 +47,7 @@ class _Slot:
 
     def __init__(self, order: Order, index: int, n: int, devices: list[str]) -> None:
         self._order, self._index = order, index
-        self._env = {"CUDA_VISIBLE_DEVICES": devices[index % len(devices)]} if devices else {}
+        self._env = on_gpu(index, n, devices) if devices else {}
         self._cores = [] if devices else share(index, n)
         self._short_lives, self._given_up = 0, False
         self._ended: float | None = None
@@ -89,6 +91,14 @@ class _Slot:
             except ProcessLookupError:
                 return process  # it has ended already, and its log says why
         return process
+
+
+def on_gpu(index: int, n: int, devices: list[str]) -> dict[str, str]:
+    """The variables of one of n workers: its GPU, of whose memory it leaves some to the others."""
+    own = {"CUDA_VISIBLE_DEVICES": devices[index % len(devices)]}
+    if n > len(devices) and not any(name in os.environ for name in MEMORY):
+        own[MEMORY[0]] = "false"
+    return own
 
 
 def share(index: int, n: int) -> list[int]:
