@@ -86,3 +86,13 @@ def test_the_hours_of_a_preset_follow_from_the_seconds_on_record(
     assert hours() == pytest.approx(4 * 9 * 200 / 2 / 3600)
     assert hours("seeds=3") == pytest.approx(3 * 9 * 200 / 3 / 3600)
     assert hours("sweep.method=[vdn,qmix]") is None  # of one of them nothing is on record
+
+
+@pytest.mark.parametrize("name", ["smax", "smax_suite"])
+def test_the_long_presets_say_how_long_they_take(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presets, "cores", lambda: 2)
+    hours = presets.hours(name, presets.overrides(name, []))
+    assert hours is not None
+    assert 1 < hours < 24  # a night
