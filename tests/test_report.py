@@ -361,8 +361,9 @@ def test_the_tables_of_a_matrix_game_are_there_with_rates_and_the_greedy_cell() 
 
 
 @pytest.mark.parametrize(
-    "name", ["smax.json", "smax_3m.json", "smax_other_maps.json", "contextual.json", "steps.json",
-             "predator_prey.json", "beyond.json", "random_games.json", "coordination.json"]
+    "name", ["smax.json", "smax_3m.json", "smax_other_maps.json", "smax_suite.json", "contextual.json",
+             "steps.json", "predator_prey.json", "beyond.json", "random_games.json",
+             "coordination.json"]
 )  # fmt: skip
 def test_every_record_of_trained_methods_can_be_read(name: str) -> None:
     entries = entry_files.read(RESULTS / name)
