@@ -52,7 +52,7 @@ class Program(NamedTuple):
     """A training program that is compiled and timed."""
 
     overrides: list[str]
-    lanes: Rows = LANES
+    lanes: Rows | None = None  # None: those of --lanes
 
 
 PROGRAMS = {
@@ -234,15 +234,16 @@ def by_lanes(suite: Suite, kind: str, name: str, program: Program) -> None:
     part = f"{kind}: {name}"
     seconds = 0 if kind == "compile" else suite.args.timed_seconds
     command = [str(HERE / "_accelerator_side.py"), f"--seconds={seconds}", "--lanes"]
-    while left := suite.todo(part, program.lanes):
+    lanes = program.lanes or suite.args.lanes
+    while left := suite.todo(part, lanes):
         rows = suite.lines([*command, *map(str, left), "--", *program.overrides, AT_ONCE])
         try:
             for row in rows:
                 suite.keep(part, row["lanes"], row)
         except Failed as error:  # of the row that it was at; the others are tried again
-            if missing := suite.todo(part, program.lanes):
+            if missing := suite.todo(part, lanes):
                 suite.keep(part, missing[0], {"failed": str(error)})
-        if suite.todo(part, program.lanes) == left:
+        if suite.todo(part, lanes) == left:
             suite.keep(part, left[0], {"failed": "it ended without a row"})
 
 
@@ -261,7 +262,8 @@ def compiling(suite: Suite, programs: dict[str, Program], peers: dict[str, str])
 
 def deterministic(suite: Suite, program: Program) -> None:
     """A program by default, and twice with deterministic=true."""
-    part, lanes = "deterministic", [n for n in program.lanes if int(n) <= 64][-1]
+    part, asked_for = "deterministic", [int(n) for n in program.lanes or suite.args.lanes]
+    lanes = max((n for n in asked_for if n <= 64), default=min(asked_for))
     for row in suite.todo(part, DETERMINISTIC[1:2] if suite.args.small else DETERMINISTIC):
         asked = [*program.overrides, AT_ONCE, f"deterministic={str(row).split()[0]}"]
         command = [str(HERE / "_accelerator_side.py"), f"--seconds={suite.args.timed_seconds}"]
@@ -316,21 +318,17 @@ def measure(suite: Suite) -> None:
     Raises:
       OutOfTime: this call is over before they are.
     """
-    programs, peers = SMALL, dict[str, str]()
-    if not suite.args.small:
-        programs = {
-            name: program._replace(lanes=suite.args.lanes) if program.lanes == LANES else program
-            for name, program in (PROGRAMS | MAPS).items()
-            if name in suite.args.programs
-        }
-        peers = SCRIPTS if suite.args.jaxmarl else {}
+    small = suite.args.small
+    known = PROGRAMS | MAPS
+    programs = SMALL if small else {name: known[name] for name in suite.args.programs}
+    peers = SCRIPTS if suite.args.jaxmarl and not small else {}
     compiling(suite, programs, peers)
     for name, program in programs.items():
         by_lanes(suite, "time", name, program)
     for name, script in peers.items():
         jaxmarl(suite, "time", name, script)
-    deterministic(suite, programs.get("3m, parallel", SMALL["matrix, QMIX"]))
-    if not suite.args.small:
+    deterministic(suite, SMALL["matrix, QMIX"] if small else PROGRAMS["3m, parallel"])
+    if not small:
         skill(suite)
 
 

@@ -69,9 +69,10 @@ def test_the_small_form_measures_what_is_missing_and_then_nothing(
 
 def test_its_programs_are_jobs_on_the_device(suite: ModuleType) -> None:
     for name, program in (suite.PROGRAMS | suite.MAPS).items():
-        (job,) = plan([*program.overrides, suite.AT_ONCE, f"seeds={program.lanes[-1]}"])
+        most = (program.lanes or suite.LANES)[-1]
+        (job,) = plan([*program.overrides, suite.AT_ONCE, f"seeds={most}"])
         assert isinstance(job.env, Env), name
-        assert job.n_lanes == program.lanes[-1]
+        assert job.n_lanes == most
     learners = {name: plan(p.overrides)[0].config.learner for name, p in suite.PROGRAMS.items()}
     assert [learners[f"3m, {x}"] for x in ("parallel", "replay")] == ["parallel", "replay"]
 
