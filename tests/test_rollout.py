@@ -196,6 +196,21 @@ def test_epsilon_greedy_explores_with_probability_epsilon() -> None:
     np.testing.assert_allclose(shares, [0.1, 0.8, 0.1, 0.0], atol=0.012)
 
 
+def test_a_team_explores_all_at_once_or_not_at_all() -> None:
+    """Greedy with probability 1 - ε; else each joint action of available actions alike."""
+    q = jnp.array([[1.0, 3.0, 2.0, 9.0], [0.0, 1.0, 2.0, 3.0]])
+    avail = jnp.array([[True, True, True, False], [False, False, True, True]])
+    keys = jax.random.split(jax.random.key(0), 60_000)
+    epsilon = jnp.array(0.3)
+    drawn = np.asarray(jax.vmap(lambda k: explore.team_epsilon_greedy(k, q, avail, epsilon))(keys))
+    joint = np.zeros((4, 4))
+    np.add.at(joint, tuple(drawn.T), 1 / len(drawn))
+    expected = 0.3 * np.outer(avail[0], avail[1]) / 6
+    expected[1, 3] += 0.7  # the greedy joint action: available actions of the largest utility
+    np.testing.assert_array_equal(joint[expected == 0], 0)
+    np.testing.assert_allclose(joint, expected, atol=0.01)  # five standard errors
+
+
 def test_softmax_follows_the_utilities_of_available_actions() -> None:
     q, avail = jnp.array([[0.0, 1.0, 5.0]]), jnp.array([[True, True, False]])
     keys = jax.random.split(jax.random.key(0), 20_000)
@@ -278,7 +293,8 @@ def test_a_run_explores_from_epsilon_start_to_epsilon_end_and_by_its_temperature
 
     # Five standard errors of a share of one half among 10,000 draws: 0.025.
     for step, epsilon in ((0, 0.9), (50, 0.5), (100, 0.1), (1000, 0.1)):
-        assert abs(share("epsilon_greedy", step) - (1 - epsilon / 2)) < 0.025
+        for name in ("epsilon_greedy", "team_epsilon_greedy"):
+            assert abs(share(name, step) - (1 - epsilon / 2)) < 0.025
     for step in (0, 1000):
         assert abs(share("softmax", step) - 1 / (1 + np.exp(-1 / 0.5))) < 0.025
 

@@ -1,4 +1,4 @@
-"""How actions are picked while experience is collected: ε-greedy or softmax.
+"""How actions are picked while experience is collected: ε-greedy, by agent or by team, or softmax.
 
 Only available actions are picked. The table is EXPLORERS in playing/options.py.
 """
@@ -38,6 +38,27 @@ def epsilon_greedy(key: Array, q: Array, avail: Array, epsilon: Array) -> Array:
     return jax.random.categorical(key, jnp.log(probs / jnp.sum(probs, axis=-1, keepdims=True)))
 
 
+def team_epsilon_greedy(key: Array, q: Array, avail: Array, epsilon: Array) -> Array:
+    """ε-greedy over the available actions, with one coin for the whole team.
+
+    With probability ε all agents take random actions, otherwise none does. Where n agents have to
+    act together, independent coins let them meet by chance in about ε^n of the steps, and act alone
+    in about ε of them; with one coin the ratio of the two does not depend on ε.
+
+    Args:
+      key: PRNG key.
+      q: utilities `[A, U]`.
+      avail: `[A, U]` bool.
+      epsilon: `[]` in [0, 1], the probability of a uniformly random available joint action.
+
+    Returns:
+      Actions `[A]` int.
+    """
+    coin, key = jax.random.split(key)
+    random = jax.random.categorical(key, jnp.where(avail, 0.0, -jnp.inf))
+    return jnp.where(jax.random.bernoulli(coin, epsilon), random, greedy(q, avail))
+
+
 def softmax(key: Array, q: Array, avail: Array, temperature: Array) -> Array:
     """Actions drawn with probability ~ exp(q / temperature) (eq. 12 of the paper).
 
@@ -61,6 +82,14 @@ def epsilon_greedy_explorer(
     """`epsilon_greedy` with a linear schedule of ε, as an Explorer."""
     epsilon = linear_schedule(traced.epsilon_start, traced.epsilon_end, step, traced.epsilon_steps)
     return epsilon_greedy(key, q, avail, epsilon)
+
+
+def team_epsilon_greedy_explorer(
+    key: Array, q: Array, avail: Array, traced: Traced, step: Array
+) -> Array:
+    """`team_epsilon_greedy` with a linear schedule of ε, as an Explorer."""
+    epsilon = linear_schedule(traced.epsilon_start, traced.epsilon_end, step, traced.epsilon_steps)
+    return team_epsilon_greedy(key, q, avail, epsilon)
 
 
 def softmax_explorer(key: Array, q: Array, avail: Array, traced: Traced, step: Array) -> Array:

@@ -11,6 +11,7 @@ from jaxvff.core.registry import OpenRegistry, Registry
 EXPLORERS: Registry = OpenRegistry(
     {
         "epsilon_greedy": "jaxvff.playing.explore:epsilon_greedy_explorer",
+        "team_epsilon_greedy": "jaxvff.playing.explore:team_epsilon_greedy_explorer",
         "softmax": "jaxvff.playing.explore:softmax_explorer",
     },
     "jaxvff.explorers",
