@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 from types import SimpleNamespace
@@ -433,6 +434,24 @@ def test_the_drift_is_how_far_the_joint_value_is_from_the_target_networks() -> N
     drift = jax.jit(lambda target: loss(x._replace(target_params=target)).found.drift)
     np.testing.assert_allclose(drift(x.params), 0, atol=1e-6)
     assert (drift(x.target_params)[x.segment.mask] > 0).all()
+
+
+@pytest.mark.parametrize("method", ["ordered_joint", "ordered_nmqmix"])
+def test_hysteresis_lowers_the_loss_where_the_joint_value_is_above_its_target(method: str) -> None:
+    """By the share that it takes away of the squared error; elsewhere the loss is the same."""
+    loss, x = loss_and_input(method)
+
+    @jax.jit
+    def both(params: Any) -> Any:
+        given = x._replace(params=params)
+        outs = [dataclasses.replace(loss, hysteresis=h)(given) for h in (1.0, 0.25)]
+        return *outs, losses._joint_and_order(given, loss).metrics
+
+    out, less, joint = both(x.params)
+    error = np.where(x.segment.mask, joint["q_tot"] - joint["target"], 0)
+    assert min((error > 0).sum(), (error < 0).sum()) > 3
+    expected = np.where(error > 0, 0.75 * 0.5 * error**2, 0)
+    np.testing.assert_allclose(out.per_slot - less.per_slot, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_the_fit_moves_utilities_where_they_are_settled_and_nowhere_else() -> None:

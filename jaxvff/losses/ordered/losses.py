@@ -29,9 +29,19 @@ from jaxvff.mixers.searchable import PER_STATE, SearchableMixer, SearchableValue
 
 @dataclass(frozen=True)
 class SearchingLoss(Loss):
-    """What both losses share: a budget for the search, and a margin between utilities."""
+    """What both losses share: a budget for the search, a margin between utilities, hysteresis.
+
+    Hysteresis (Matignon et al., 2007) is for tasks in which a good outcome is rare: what turned out
+    better than the joint value counts more than what turned out worse, so that a few captures are
+    not lost among hundreds of failed ones. Where outcomes are certain, a joint value that fits has
+    no error on either side and stays what it is. Where they are not, it settles above their mean,
+    on their expectile at 1 / (1 + hysteresis).
+    """
 
     margin: float = option(0.1, "least lead of the best action's utility", low=0, above=True)
+    hysteresis: float = option(
+        1.0, "weight of the errors of a joint value above its target", low=0, high=1, above=True
+    )
     restarts: int = option(2, "random joint actions that a search starts from", low=1, high=1000)
     sweeps: int = option(1, "turns of each agent in a search", low=1, high=1000)
 
@@ -43,7 +53,9 @@ class SearchingLoss(Loss):
 
 @dataclass(frozen=True)
 class OrderedJoint(SearchingLoss):
-    """L = ½ (Q - y)² + ordering loss of the utilities, for an unconstrained joint value Q.
+    """L = ½ w (Q - y)² + ordering loss of the utilities, for an unconstrained joint value Q.
+
+    w is 1, and `hysteresis` where Q is above y.
 
     No weight lies between the two, since no parameter learns from both (heads.detached). The
     margin is small: nothing but argmax reads these utilities, so a joint action that was found is
@@ -52,14 +64,13 @@ class OrderedJoint(SearchingLoss):
 
     def __call__(self, x: LossInput) -> LossOutput:
         """The loss of one segment."""
-        shared = _joint_and_order(x, self.budget, self.margin)
-        total = 0.5 * shared.error**2 + shared.order
-        return LossOutput(total, shared.metrics, shared.found)
+        shared = _joint_and_order(x, self)
+        return LossOutput(shared.fit + shared.order, shared.metrics, shared.found)
 
 
 @dataclass(frozen=True)
 class OrderedNmqmix(SearchingLoss):
-    """L = ½ (Q_tot - y)² + ½ (Q - y)² + order_weight · ordering loss: NM-QMIX with its order given.
+    """L = ½ (Q_tot - y)² + ½ w (Q - y)² + order_weight · ordering loss: NM-QMIX and an order.
 
     Q is the joint value beside NM-QMIX that is searched. Where the greedy joint action is the one
     found, by half a margin or more, Q_tot learns as in NM-QMIX. Elsewhere the utilities enter it
@@ -72,7 +83,7 @@ class OrderedNmqmix(SearchingLoss):
 
     def __call__(self, x: LossInput) -> LossOutput:
         """The loss of one segment."""
-        segment, shared = x.segment, _joint_and_order(x, self.budget, self.margin)
+        segment, shared = x.segment, _joint_and_order(x, self)
         q, found = shared.online.q, shared.found
         settled = jnp.all(lead(q, found.action, segment.avail) > self.margin / 2, axis=-1)
         q = jnp.where(settled[:, None, None], q, jax.lax.stop_gradient(q))
@@ -81,7 +92,7 @@ class OrderedNmqmix(SearchingLoss):
             x.model, x.params["mixer"], values, action=segment.action, segment=segment
         )
         error = terms.valid(segment, q_tot - shared.target)
-        total = 0.5 * error**2 + 0.5 * shared.error**2 + self.order_weight * shared.order
+        total = 0.5 * error**2 + shared.fit + self.order_weight * shared.order
         metrics = shared.metrics | terms.metrics(segment, error, q_tot, shared.target)
         return LossOutput(total, metrics, found)
 
@@ -91,21 +102,21 @@ class _Shared(NamedTuple):
 
     online: UtilityValues
     target: Array  # TD targets
-    error: Array  # TD error of the joint value that is searched
+    fit: Array  # TD loss of the joint value that is searched
     order: Array  # ordering loss, weighted slot by slot
     metrics: Metrics
     found: Found
 
 
-def _joint_and_order(x: LossInput, budget: Budget, margin: float) -> _Shared:
+def _joint_and_order(x: LossInput, loss: SearchingLoss) -> _Shared:
     """Search the segment, and compute the TD error of the joint value and the ordering loss."""
     model, segment, recalled = x.model, x.segment, cast(Recalled, x.recalled)
     online = terms.utilities(model, x.params["utility"], segment)
     target = terms.utilities(model, x.target_params["utility"], segment)
 
     # The order that a search of the joint value asks for.
-    result = search(x, online, budget)
-    wanted = margin * result.target_utilities
+    result = search(x, online, loss.budget)
+    wanted = loss.margin * result.target_utilities
     order = result.weight * order_loss(online.q, wanted, result.action, segment.avail)
 
     # TD of the joint value.
@@ -117,6 +128,7 @@ def _joint_and_order(x: LossInput, budget: Budget, margin: float) -> _Shared:
     y = terms.returns(x, q_of(x.target_params, target, best))
     q = q_of(x.params, online, segment.action)
     error = terms.valid(segment, q - y)
+    fit = 0.5 * jnp.where(error > 0, loss.hysteresis, 1.0) * error**2
     drift = jnp.abs(q - q_of(x.target_params, target, segment.action))
 
     agree = jnp.all(greedy(online.q, segment.avail) == result.action, axis=-1)
@@ -124,7 +136,7 @@ def _joint_and_order(x: LossInput, budget: Budget, margin: float) -> _Shared:
     metrics["order_agreement"] = terms.valid(segment, agree.astype(jnp.float32))
     searched = jnp.array(recalled.key is not None)
     found = Found(result.action, terms.valid(segment, drift), searched)
-    return _Shared(online, y, error, terms.valid(segment, order), metrics, found)
+    return _Shared(online, y, fit, terms.valid(segment, order), metrics, found)
 
 
 def _joint_values(
