@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxvff.core.actions import greedy, masked
+from jaxvff.core.actions import any_available, greedy, masked
 from jaxvff.core.schedules import linear_schedule
 from jaxvff.core.types import Array, Traced
 
@@ -55,7 +55,7 @@ def team_epsilon_greedy(key: Array, q: Array, avail: Array, epsilon: Array) -> A
       Actions `[A]` int.
     """
     coin, key = jax.random.split(key)
-    random = jax.random.categorical(key, jnp.where(avail, 0.0, -jnp.inf))
+    random = any_available(key, avail, 1)[0]
     return jnp.where(jax.random.bernoulli(coin, epsilon), random, greedy(q, avail))
 
 
