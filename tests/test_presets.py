@@ -88,11 +88,14 @@ def test_the_hours_of_a_preset_follow_from_the_seconds_on_record(
     assert hours("sweep.method=[vdn,qmix]") is None  # of one of them nothing is on record
 
 
-@pytest.mark.parametrize("name", ["smax", "smax_suite"])
+@pytest.mark.parametrize(
+    ("name", "longest"),
+    [("smax", 24), ("smax_suite", 24), ("football_ladder", 3), ("football", 24 * 7)],
+)
 def test_the_long_presets_say_how_long_they_take(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    name: str, longest: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(presets, "cores", lambda: 2)
     hours = presets.hours(name, presets.overrides(name, []))
     assert hours is not None
-    assert 1 < hours < 24  # a night
+    assert 0.5 < hours < longest

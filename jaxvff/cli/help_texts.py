@@ -102,6 +102,7 @@ schema (docs/api.md). jaxvff train offline=<file> learns from them and collects 
 REPRODUCE = """\
 usage: jaxvff reproduce table1|smax|smax_suite|smax_cpu|random_games [key=value ...]
        jaxvff reproduce beyond|contextual|steps|predator_prey|coordination [key=value ...]
+       jaxvff reproduce football_ladder|football [key=value ...]
        jaxvff reproduce <the same> resume=<run folder>
 
 table1: trains NM-QMIX, QMIX, VDN, QPLEX, QTRAN, Qatten, CW-QMIX and OW-QMIX on Games A and B for
@@ -122,6 +123,10 @@ steps. predator_prey: on a small board with two penalties for hunting alone. coo
 several steps, predator-prey and foraging without replay, all methods; a night on two cores.
 
 smax_cpu: all eleven methods on 3m, five seeds each; over two hours on a CPU.
+
+football_ladder: QMIX on five eased tasks of Google Research Football, from an empty goal to 3 against
+1 (docs/host.md says what is eased). football: the paper's Fig. 2, six methods on an eased 3_vs_1 and
+on its three tasks as published. Both need the extra `grf`, and say how long they take.
 """
 
 STABILITY = """\
