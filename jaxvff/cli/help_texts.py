@@ -124,9 +124,9 @@ several steps, predator-prey and foraging without replay, all methods; a night o
 
 smax_cpu: all eleven methods on 3m, five seeds each; over two hours on a CPU.
 
-football_ladder: QMIX on five eased tasks of Google Research Football, from an empty goal to 3 against
-1 (docs/host.md says what is eased). football: the paper's Fig. 2, six methods on an eased 3_vs_1 and
-on its three tasks as published. Both need the extra `grf`, and say how long they take.
+football_ladder: QMIX on five eased tasks of Google Research Football, from an empty goal to three
+against one (docs/host.md says what is eased). football: the paper's Fig. 2, six methods on an eased
+3_vs_1 and on its three tasks as published. Both need the extra `grf`, and say how long they take.
 """
 
 STABILITY = """\
