@@ -80,18 +80,21 @@ def epsilon_greedy_explorer(
     key: Array, q: Array, avail: Array, traced: Traced, step: Array
 ) -> Array:
     """`epsilon_greedy` with a linear schedule of ε, as an Explorer."""
-    epsilon = linear_schedule(traced.epsilon_start, traced.epsilon_end, step, traced.epsilon_steps)
-    return epsilon_greedy(key, q, avail, epsilon)
+    return epsilon_greedy(key, q, avail, _epsilon(traced, step))
 
 
 def team_epsilon_greedy_explorer(
     key: Array, q: Array, avail: Array, traced: Traced, step: Array
 ) -> Array:
     """`team_epsilon_greedy` with a linear schedule of ε, as an Explorer."""
-    epsilon = linear_schedule(traced.epsilon_start, traced.epsilon_end, step, traced.epsilon_steps)
-    return team_epsilon_greedy(key, q, avail, epsilon)
+    return team_epsilon_greedy(key, q, avail, _epsilon(traced, step))
 
 
 def softmax_explorer(key: Array, q: Array, avail: Array, traced: Traced, step: Array) -> Array:
     """`softmax` with a fixed temperature, as an Explorer."""
     return softmax(key, q, avail, traced.temperature)
+
+
+def _epsilon(traced: Traced, step: Array) -> Array:
+    """ε at an env step."""
+    return linear_schedule(traced.epsilon_start, traced.epsilon_end, step, traced.epsilon_steps)

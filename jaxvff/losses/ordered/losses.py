@@ -109,7 +109,7 @@ class _Shared(NamedTuple):
 
 
 def _joint_and_order(x: LossInput, loss: SearchingLoss) -> _Shared:
-    """Search the segment, and compute the TD error of the joint value and the ordering loss."""
+    """Search the segment, and compute the TD loss of the joint value and the ordering loss."""
     model, segment, recalled = x.model, x.segment, cast(Recalled, x.recalled)
     online = terms.utilities(model, x.params["utility"], segment)
     target = terms.utilities(model, x.target_params["utility"], segment)
