@@ -104,6 +104,24 @@ def test_a_gymnasium_team_plays() -> None:
             view, (obs, _) = one.reset(), plain.reset()
 
 
+def test_a_seed_that_is_given_later_is_as_good_as_the_first() -> None:
+    """Level-based foraging: two episodes after it, whatever was played before."""
+
+    def played(one: game.Game) -> np.ndarray:
+        begun, actions = (
+            one.reset(),
+            np.random.default_rng(0).integers(one.spec.n_actions, size=(8, 2)),
+        )
+        steps = [one.step(action)[0] for action in actions]
+        return np.array([view.obs for view in (begun, *steps, one.reset())])
+
+    one = custom("foraging", "gymnasium")
+    first, later = played(one), played(one)
+    assert not np.array_equal(first, later)
+    one.reseed(11)
+    np.testing.assert_array_equal(first, played(one))
+
+
 CANNOT_BE_MADE = [
     ("foreign", "has no module and function; write package.module:function"),
     (":make", "has no module and function; write package.module:function"),

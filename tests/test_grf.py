@@ -220,8 +220,10 @@ def test_cds_ends_behind_the_halfway_line_and_at_its_limit() -> None:
 
 
 def test_a_seed_decides_every_episode() -> None:
-    def trace(seed: int) -> np.ndarray:
-        one, rng, seen = football("academy_3_vs_1_with_keeper", seed), np.random.default_rng(0), []
+    """Also one that is given later, whatever was played before."""
+
+    def trace(one: Football) -> np.ndarray:
+        rng, seen = np.random.default_rng(0), []
         for _ in range(2):
             seen.append(one.reset().obs)
             for _ in range(10):
@@ -231,10 +233,16 @@ def test_a_seed_decides_every_episode() -> None:
                     break
         return np.array([x.sum() for x in seen])
 
-    same, other = trace(3), trace(4)
-    np.testing.assert_array_equal(same, trace(3))
-    n = min(len(same), len(other))
-    assert not np.array_equal(same[:n], other[:n])
+    task = "academy_3_vs_1_with_keeper"
+    same, later = football(task, 3), football(task, 4)
+    expected, other = trace(same), trace(later)
+    np.testing.assert_array_equal(expected, trace(football(task, 3)))
+    n = min(len(expected), len(other))
+    assert not np.array_equal(expected[:n], other[:n])
+    later.reseed(3)
+    np.testing.assert_array_equal(expected, trace(later))
+    same.reseed(4)
+    np.testing.assert_array_equal(other, trace(same))
 
 
 def test_a_whole_match_has_an_agent_for_all_but_one() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ def stage(episodes: list[dict[str, np.ndarray]], results: np.ndarray) -> Arrays:
         action=np.full((n, t, a), 77, np.int32),
         reward=np.full((n, t), np.nan, np.float32),
         active=np.ones(n, bool),
+        seed=np.zeros(n, np.int32),
         slot=np.array([len(x["reward"]) - 1 for x in episodes], np.int32),
         ended=np.ones(n, bool),
         terminated=np.array([x["terminated"] for x in episodes]),
@@ -193,7 +194,7 @@ def test_what_workers_play_follows_the_rules_of_the_device() -> None:
     utility, explorer = build.model(job.config, env).utility, EXPLORERS[job.config.explore]
     params = jax.vmap(utility.init)(jax.random.split(jax.random.key(0), 2))
     with Pool(env, 8, [0]) as pool:
-        policy = BatchedPolicy(utility, explorer, job.lanes().traced, n_games=4, seed=0)
+        policy = BatchedPolicy(utility, explorer, job.lanes().traced, n_games=4, seed=[0])
         collector = Collector(job.config, env, policy=policy, pool=pool, n_lanes=2)
         segments, sums = collector.collect(policy.copy_params(params), np.zeros(2, np.int32))
     assert segments.obs.shape == (2, 4, 14, 2, 3)
@@ -225,6 +226,32 @@ def test_a_run_does_not_depend_on_the_number_of_workers_or_on_who_is_faster() ->
                 carry = program.advance(carry, lane, i, i + 1)
             after.append((params_of(carry), np.asarray(carry.state.env_steps)))
     jax.tree.map(np.testing.assert_array_equal, *after)
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_from_a_checkpoint_is_the_run_that_did_not_stop() -> None:
+    """A game that draws; checkpoints after 10, 20 and 30 of 40 iterations."""
+
+    def begun() -> AbstractContextManager[tuple[Program, Carry, Lane]]:
+        return started(toy_game(draws=True), "checkpoint_interval=520")
+
+    def told(program: Program, carry: Carry, lane: Lane) -> tuple:
+        return params_of(carry), carry.totals, program.evaluate(carry, lane)
+
+    with begun() as (program, carry, lane):
+        carry = program.advance(carry, lane, 0, 40)
+        whole = told(program, carry, lane)
+        jax.tree.map(np.testing.assert_array_equal, whole, told(program, carry, lane))
+
+    def in_two(cut: int) -> tuple:
+        with begun() as (program, carry, lane):
+            saved = program.advance(carry, lane, 0, cut)
+        with begun() as (program, _, lane):
+            return told(program, program.advance(saved, lane, cut, 40), lane)
+
+    jax.tree.map(np.testing.assert_array_equal, whole, in_two(20))
+    # Where no checkpoint is due, a run that goes on has games of its own.
+    assert whole[1]["train_return"] != in_two(15)[1]["train_return"]
 
 
 @pytest.mark.slow
@@ -303,7 +330,7 @@ def test_a_game_on_the_host_begins_every_episode_without_a_memory() -> None:
     def show_values(key: Any, q: Any, avail: Any, traced: Any, env_steps: Any) -> Any:
         return jnp.round(1e5 * q[:, 0]).astype(jnp.int32)  # in place of actions
 
-    policy = BatchedPolicy(utility, show_values, job.lanes().traced, n_games=2, seed=0)
+    policy = BatchedPolicy(utility, show_values, job.lanes().traced, n_games=2, seed=[0])
     params = jax.vmap(utility.init)(jax.random.split(jax.random.key(0), 1))
     params, env_steps = policy.copy_params(params), np.zeros(1, np.int32)
     rng = np.random.default_rng(0)

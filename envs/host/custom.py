@@ -31,9 +31,7 @@ def make(seed: int, *, entry: str, time_limit: int, api: str, kwargs: dict[str, 
     if not isinstance(time_limit, int) or isinstance(time_limit, bool) or time_limit < 1:
         raise Refused(f"env.time_limit={time_limit!r} must be a number of steps, such as 100")
     factory = _imported(entry)
-    # For environments that draw from the global generators.
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
+    _seed_globally(seed)
     env = _made(entry, factory, kwargs)
     try:
         return APIS[api](env, seed, time_limit)
@@ -44,6 +42,12 @@ def make(seed: int, *, entry: str, time_limit: int, api: str, kwargs: dict[str, 
             f"env.entry={entry!r} returned an environment that broke before its first step:"
             f" {described(error)}; mend it, or choose the env.api that it has"
         ) from error
+
+
+def _seed_globally(seed: int) -> None:
+    """For environments that draw from the global generators."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
 
 
 def _imported(entry: str) -> Any:
@@ -157,6 +161,11 @@ class _Team(Game):
             episode_limit=time_limit,
             results=(),
         )
+
+    def reseed(self, seed: int) -> None:
+        """From the next reset on, play what an environment with this seed plays."""
+        _seed_globally(seed)
+        self._next_seed, self._begun = seed, None
 
     def reset(self) -> View:
         """A new episode, or the first one, which has begun already."""

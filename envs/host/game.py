@@ -62,6 +62,12 @@ class Game:
         """One step of all agents; `action[A]` int."""
         raise NotImplementedError
 
+    def reseed(self, seed: int) -> None:
+        """From the next reset on, play what a game made with this seed plays.
+
+        A game that cannot, plays on as it is. A run on it still resumes, but not bit for bit.
+        """
+
     def close(self) -> None:
         """End whatever runs beside this process."""
 

@@ -133,21 +133,18 @@ class Football(Game):
         if time_limit is not None and (not isinstance(time_limit, int) or time_limit < 1):
             raise ValueError(f"env.time_limit={time_limit!r} must be a number of steps, or null")
         self._representation, self._rewards, self._limit = representation, rewards, time_limit
-        self._lib, self._random = engine, random.Random(seed)
+        self._lib = engine
         players = config.Config({"level": scenario}).ScenarioConfig().controllable_left_players
         self._n = _team_size(scenario, players, n_agents)
         self._idle = _idle_players(players, self._n) if bind_players else 0
         self._mask, self._repeat, self._terminate_late = mask_actions, action_repeat, terminate_late
-        first_seed = self._draw_seed()
         self._config = config.Config(
             {
                 "level": scenario,
                 "players": [f"agent:left_players={self._idle + self._n},right_players=0"],
-                "game_engine_random_seed": first_seed,
-                # gfootball takes it from the seed of its first scenario, and keeps it.
-                "reverse_team_processing": bool(first_seed % 2),
             }
         )
+        self.reseed(seed)
         action_set = football_action_set.get_action_set(self._config)
         self._actions = [action._backend_action for action in action_set]
         self._short_pass = football_action_set.action_short_pass._backend_action
@@ -170,6 +167,13 @@ class Football(Game):
             episode_limit=own_limit if self._limit is None else min(self._limit, own_limit),
             results=RESULTS,
         )
+
+    def reseed(self, seed: int) -> None:
+        """From the next kick-off on, play what a game made with this seed plays."""
+        self._random = random.Random(seed)
+        first = self._config["game_engine_random_seed"] = self._draw_seed()
+        # gfootball takes it from the seed of its first scenario, and keeps it.
+        self._config["reverse_team_processing"] = bool(first % 2)
 
     def reset(self) -> View:
         """Kick off."""

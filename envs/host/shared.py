@@ -25,6 +25,7 @@ class Arrays(NamedTuple):
     action: np.ndarray  # [E, L+1, A] int32, written by the pool
     reward: np.ndarray  # [E, L+1] float32, of the transition t -> t+1
     active: np.ndarray  # [E] bool, written by the pool: step this game
+    seed: np.ndarray  # [E] int32, written by the pool: where a game begins anew
     slot: np.ndarray  # [E] int32, the newest slot
     ended: np.ndarray  # [E] bool, the newest slot shows a final observation
     terminated: np.ndarray  # [E] bool, and the end was no truncation
@@ -49,6 +50,7 @@ def layout(spec: Spec, n_games: int) -> tuple[dict[str, Block], int]:
         "action": ((e, t, a), "int32"),
         "reward": ((e, t), "float32"),
         "active": ((e,), "bool"),
+        "seed": ((e,), "int32"),
         "slot": ((e,), "int32"),
         "ended": ((e,), "bool"),
         "terminated": ((e,), "bool"),

@@ -1,7 +1,7 @@
 """A worker: several games in two groups, stepped whenever its pool says so.
 
-Its pool writes a byte, the group that is to step, and reads a line: empty, or JSON with what went
-wrong. It may write the next byte before it has read the line.
+Its pool writes a byte, the group that is to step or BEGIN_ANEW, and reads a line: empty, or JSON
+with what went wrong. It may write the next byte before it has read the line.
 Episodes are staged in shared memory (shared.py); the pool takes them when they are whole.
 """
 
@@ -28,6 +28,7 @@ from .game import (
     problem,
 )
 
+BEGIN_ANEW = 2  # instead of a group: all games begin anew, with the seeds that the pool has written
 AT_RESET = Outcome(0.0, terminated=False, truncated=False)  # what a reset brings
 
 
@@ -50,7 +51,7 @@ def main(text: str) -> None:
         answer.write("\n")
         with os.fdopen(order["go"], "rb", buffering=0) as go:
             for group in iter(lambda: go.read(1), b""):
-                rejected = games.step(group[0])
+                rejected = games.begin_anew() if group[0] == BEGIN_ANEW else games.step(group[0])
                 answer.write((json.dumps({"rejected": rejected}) if rejected else "") + "\n")
         games.close()
     except BrokenPipeError:
@@ -97,6 +98,14 @@ class _Games:
                     " sizes must not depend on its seed"
                 )
             self._begin(row, game)
+
+    def begin_anew(self) -> list[str]:
+        """Begin an episode in every game, as games that are made with the pool's seeds would."""
+        for row, game in self._rows():
+            game.reseed(int(self._at.seed[row]))
+        for row, game in self._rows():
+            self._begin(row, game)
+        return []
 
     def step(self, group: int) -> list[str]:
         """Step a group, the even or the odd rows, or begin the next episode where one has ended.

@@ -144,6 +144,8 @@ class _Session:
         self._evaluator: Evaluator | None = None
         self._next_batch: Batch | None = None  # collected while the learner was busy
         self._iterations_done = 0
+        interval = self._config.checkpoint_interval
+        self._save_every = self._config.iterations(interval) if interval else 0
 
     def compile(self, carry: Carry, lane: Lane) -> Advance:
         """Compile the update ahead of time: from then on nothing can recompile it."""
@@ -160,11 +162,18 @@ class _Session:
         While the learner works on a batch, the games play the next one, with the parameters from
         before that update. What is learned does not depend on which of the two is faster.
 
+        Where a checkpoint is due (`checkpoint_interval`), the games begin anew, as they do in a run
+        that resumes from it. So that run goes on as this one does.
+
         Raises:
           Stopped: there were too many faults; it holds the carry.
         """
         for iteration in range(start, stop):
             self._iterations_done = iteration
+            if self._collector and self._begins_anew(iteration):
+                self._next_batch = None
+                with self._stops_at(carry):
+                    self._collector.begin_anew(self._entropy(TRAINING))
             collector = self._collector or self._start_collector(lane)
             params = collector.policy.copy_params(self._utility_params(carry))
             env_steps = np.asarray(carry.state.env_steps)
@@ -175,7 +184,8 @@ class _Session:
             carry = self._update(carry, lane, batch, iteration)
             self._next_batch, self._iterations_done = None, iteration + 1
 
-            if iteration + 1 < self._config.n_iterations:
+            stop_here = iteration + 1 == self._config.n_iterations
+            if not stop_here and not self._begins_anew(iteration + 1):
                 with self._stops_at(carry):
                     self._next_batch = collector.collect(params, env_steps)
         return carry
@@ -185,7 +195,7 @@ class _Session:
         evaluator = self._evaluator or self._start_evaluator(lane)
         params = evaluator.policy.copy_params(self._utility_params(carry))
         with self._stops_at(carry):
-            means = evaluator.means(params, self._config.eval_episodes)
+            means = evaluator.means(params, self._config.eval_episodes, self._entropy(EVALUATION))
         faults = {
             "worker_restarts": sum(pool.restarts for pool in self._pools),
             "rejected_episodes": sum(pool.rejected for pool in self._pools),
@@ -208,7 +218,7 @@ class _Session:
         params = evaluator.policy.copy_params(self._utility_params(carry))
         states: list[list[np.ndarray]] = [[] for _ in range(self._n_lanes)]
         summaries: list[list[dict[str, float]]] = [[] for _ in range(self._n_lanes)]
-        for k, game in evaluator.play(params, n_episodes):
+        for k, game in evaluator.play(params, n_episodes, self._entropy(EVALUATION)):
             states[k].append(evaluator.staged.state[game].copy())
             summaries[k].append(evaluator.summary(game))
 
@@ -226,13 +236,22 @@ class _Session:
         """The parameters that agents act with, leaves `[K, ...]`."""
         return self._host_lane.learner.acting(carry.state.learner)["utility"]
 
+    def _begins_anew(self, iteration: int) -> bool:
+        """Whether all games begin anew before an iteration."""
+        return bool(self._save_every) and iteration % self._save_every == 0
+
+    def _entropy(self, purpose: int) -> list[int]:
+        """For games and exploration that begin now; `purpose` is TRAINING or EVALUATION."""
+        # With the iterations in it, a resumed run does not play its first games again.
+        return [self._config.seed, purpose, self._iterations_done]
+
     def _start_collector(self, lane: Lane) -> Collector:
         config, n_games = self._config, self._config.n_envs
         self._collector = Collector(
             config,
             self._env,
             pool=self._start_pool(n_games, TRAINING),
-            policy=self._policy(build.explorer(config), lane, n_games),
+            policy=self._policy(build.explorer(config), lane, n_games, TRAINING),
             n_lanes=self._n_lanes,
         )
         return self._collector
@@ -242,22 +261,19 @@ class _Session:
         self._evaluator = Evaluator(
             self._env,
             pool=self._start_pool(n_games, EVALUATION),
-            policy=self._policy(greedy_explorer, lane, n_games),
+            policy=self._policy(greedy_explorer, lane, n_games, EVALUATION),
             n_lanes=self._n_lanes,
         )
         return self._evaluator
 
-    def _policy(self, explorer: Explorer, lane: Lane, n_games: int) -> BatchedPolicy:
-        utility = self._host_lane.learner.model.utility
-        return BatchedPolicy(
-            utility, explorer, lane.traced, n_games=n_games, seed=self._config.seed
-        )
+    def _policy(self, explorer: Explorer, lane: Lane, n_games: int, purpose: int) -> BatchedPolicy:
+        utility, seed = self._host_lane.learner.model.utility, self._entropy(purpose)
+        return BatchedPolicy(utility, explorer, lane.traced, n_games=n_games, seed=seed)
 
     def _start_pool(self, games_per_lane: int, purpose: int) -> Pool:
         """A pool of workers for all lanes; `purpose` is TRAINING or EVALUATION."""
-        # With the iterations in the seed, a resumed run does not play its first games again.
-        seed = [self._config.seed, purpose, self._iterations_done]
-        pool = Pool(self._env, self._n_lanes * games_per_lane, seed, self._on_fault)
+        n_games = self._n_lanes * games_per_lane
+        pool = Pool(self._env, n_games, self._entropy(purpose), self._on_fault)
         self._pools.append(pool)
         return self._closing.enter_context(pool)
 

@@ -1,6 +1,7 @@
 """tests/toy.py as a game on the host, with faults on demand. Runs in a worker: NumPy only."""
 
 import os
+import random
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ class Toy(Game):
     """The toy's rules, and a fault.
 
     Args of the constructor:
-      seed: not used; the toy draws nothing.
+      seed: of the draws, if there are any.
       fault: what goes wrong: "die", "hang", "raise", "talk" (200 kB at every step), "chatter" (a
         child that never stops printing), "nan", "shape", "stuck" or "reward".
       at_step: the step of an episode at which it does.
@@ -25,22 +26,30 @@ class Toy(Game):
       once: a path; only the process that creates this file has the fault, and only once.
       pause: seconds that every step takes.
       width: entries of an observation, three of them used.
+      draws: an episode begins with a total of 0, 1 or 2, drawn; else with 0.
     """
 
     spec = Spec(
         n_agents=2, n_actions=3, obs_size=3, state_size=2, episode_limit=5, results=("win_rate",)
     )
 
-    def __init__(self, seed, fault="", at_step=2, episodes=None, once=None, pause=0.0, width=3):
+    def __init__(
+        self, seed, fault="", at_step=2, episodes=None, once=None, pause=0.0, width=3, draws=False
+    ):
         self.fault, self.at_step, self.episodes, self.once = fault, at_step, episodes, once
-        self.pause, self.episode = pause, -1
+        self.pause, self.episode, self.draws = pause, -1, draws
+        self.reseed(seed)
         self.spec = self.spec._replace(obs_size=width)
         if fault == "chatter":
             subprocess.Popen([sys.executable, "-c", "while True: print('x' * 1000)"])
 
+    def reseed(self, seed):
+        self.random = random.Random(seed)
+
     def reset(self):
         self.episode += 1
-        self.count = self.total = 0
+        self.count = 0
+        self.total = self.random.randrange(3) if self.draws else 0
         return self.view()
 
     def step(self, action):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import jax
 import numpy as np
@@ -38,15 +39,25 @@ class Collector:
           n_lanes: K.
         """
         self.policy, self._pool, self._n_games = policy, pool, options.n_envs
-        self._packers = [
-            Packer(
-                env.spec,
-                env.results,
-                n_segments=options.n_envs,
-                n_slots=options.segment_length,
-            )
-            for _ in range(n_lanes)
-        ]
+        self._n_lanes = n_lanes
+        self._packer = partial(
+            Packer,
+            env.spec,
+            env.results,
+            n_segments=options.n_envs,
+            n_slots=options.segment_length,
+        )
+        self._packers = [self._packer() for _ in range(n_lanes)]
+
+    def begin_anew(self, seed: list[int]) -> None:
+        """Discard all that has been played; play on as a new Collector with a new pool would.
+
+        Args:
+          seed: entropy for games and exploration.
+        """
+        self._pool.begin_anew(seed)
+        self.policy.begin_anew(seed)
+        self._packers = [self._packer() for _ in range(self._n_lanes)]
 
     def collect(self, params: Params, env_steps: np.ndarray) -> Batch:
         """Play until every lane has a batch.
@@ -89,7 +100,7 @@ class Evaluator:
         self._env, self._pool, self._n_lanes = env, pool, n_lanes
         self.policy = policy
 
-    def play(self, params: Params, n_episodes: int) -> Iterator[tuple[int, int]]:
+    def play(self, params: Params, n_episodes: int, seed: list[int]) -> Iterator[tuple[int, int]]:
         """Play `n_episodes` in every lane; yield `(lane, game)` whenever one has ended.
 
         At that moment, and only then, `staged` holds the episode.
@@ -97,30 +108,29 @@ class Evaluator:
         Args:
           params: from BatchedPolicy.copy_params, leaves `[K, ...]`.
           n_episodes: of each lane.
+          seed: entropy for the games, which begin anew.
         """
+        self._pool.begin_anew(seed)
         pool, staged = self._pool, self._pool.staged
         per_lane = len(staged.slot) // self._n_lanes
         quota = np.array([len(range(game, n_episodes, per_lane)) for game in range(per_lane)])
         left = np.tile(quota, self._n_lanes)  # [E] episodes that each game has yet to end
         no_steps = np.zeros(self._n_lanes, np.int32)  # a greedy policy has no schedule
-        # An episode that the last evaluation counted stays staged until its game steps again.
-        counted = staged.ended.copy()
         staged.active[:] = left > 0
         while left.any():
             games = pool.wait_for_half()
             self.policy.act(params, no_steps, staged, games)
-            for game in games[staged.ended[games] & ~counted[games]]:
+            for game in games[staged.ended[games]]:
                 left[game] -= 1
                 yield int(game) // per_lane, int(game)
-            counted[games] = False
             staged.active[games] = left[games] > 0
             pool.step_half()
 
-    def means(self, params: Params, n_episodes: int) -> dict[str, np.ndarray]:
+    def means(self, params: Params, n_episodes: int, seed: list[int]) -> dict[str, np.ndarray]:
         """Means over `n_episodes`: test_return, test_length, test_<result>; `[K]` each."""
         names = ("return", "length", *self._env.results)
         sums = [dict.fromkeys(names, 0.0) for _ in range(self._n_lanes)]
-        for lane, game in self.play(params, n_episodes):
+        for lane, game in self.play(params, n_episodes, seed):
             for name, value in self.summary(game).items():
                 sums[lane][name] += value
         return {

@@ -45,7 +45,7 @@ class BatchedPolicy:
     """
 
     def __init__(
-        self, utility: Utility, explorer: Explorer, traced: Traced, *, n_games: int, seed: int
+        self, utility: Utility, explorer: Explorer, traced: Traced, *, n_games: int, seed: list[int]
     ) -> None:
         """Nothing is compiled before the first call of `act`.
 
@@ -54,7 +54,7 @@ class BatchedPolicy:
           explorer: how actions are picked from utilities.
           traced: options of all lanes, leaves `[K]`.
           n_games: N.
-          seed: of the explorer's random numbers.
+          seed: entropy for the explorer's random numbers.
         """
         n_lanes, n_agents = len(jax.tree.leaves(traced)[0]), utility.spec.n_agents
         self._shape = shape = (n_lanes, n_games, n_agents)
@@ -65,8 +65,12 @@ class BatchedPolicy:
             last_action=jnp.zeros(shape, jnp.int32),
         )
         self._memory = jax.device_put(blank, self._device)
-        self._act = jax.jit(partial(_act_in_lanes, utility, explorer, seed))
-        self._n_calls = 0
+        self._act = jax.jit(partial(_act_in_lanes, utility, explorer))
+        self.begin_anew(seed)
+
+    def begin_anew(self, seed: list[int]) -> None:
+        """Choose from here on as a new policy would; all games have to begin an episode."""
+        self._seed, self._n_calls = np.random.SeedSequence(seed).generate_state(1), 0
 
     def copy_params(self, params: Params) -> Params:
         """Copy utility parameters, leaves `[K, ...]`, for `act`.
@@ -90,7 +94,7 @@ class BatchedPolicy:
             return
         steps: Tree = env_steps  # jit takes NumPy arrays, though its functions are typed for JAX's
         lanes = LaneInput(params, self._memory, self._see(staged, games), self._traced, steps)
-        self._memory = self._act(lanes, self._n_calls)
+        self._memory = self._act(lanes, self._seed, self._n_calls)
         self._n_calls += 1
         action = np.asarray(self._memory.last_action).reshape(-1, self._shape[-1])
         staged.action[games, staged.slot[games]] = action[games]
@@ -133,18 +137,18 @@ def greedy_explorer(key: Array, q: Array, avail: Array, traced: Traced, env_step
 
 
 def _act_in_lanes(
-    utility: Utility, explorer: Explorer, seed: int, lanes: LaneInput, n_calls: Array
+    utility: Utility, explorer: Explorer, lanes: LaneInput, seed: Array, n_calls: Array
 ) -> Memory:
     """What the teams of all lanes remember after they have acted, leaves `[K, N, ...]`.
 
     Args:
       utility: the utility networks.
       explorer: how actions are picked.
-      seed: of the random numbers.
       lanes: leaves `[K, ...]`.
+      seed: `[1]` uint32, of the random numbers.
       n_calls: `[]` int, calls before this one, so that each draws other random numbers.
     """
-    key = jax.random.fold_in(jax.random.key(seed), n_calls)
+    key = jax.random.fold_in(jax.random.key(seed[0]), n_calls)
     keys = jax.random.split(key, len(lanes.env_steps))
     return jax.vmap(partial(_act_in_lane, utility, explorer))(lanes, keys)
 

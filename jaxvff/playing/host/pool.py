@@ -97,7 +97,7 @@ class Pool:
           TooManyFaults: there were more than the run allows.
         """
         for index in np.flatnonzero(self._stepping[:, self._turn]):
-            self._wait_for_worker(int(index))
+            self._wait_for_worker(int(index), self._env.crew.step_timeout)
         return np.flatnonzero((self._half == self._turn) & self.staged.active)
 
     def step_half(self) -> None:
@@ -108,6 +108,24 @@ class Pool:
                 self._workers[index].step(self._turn)
                 self._stepping[index, self._turn] = True
         self._turn = 1 - self._turn
+
+    def begin_anew(self, seed: list[int]) -> None:
+        """Give up all episodes; from here on the games play as those of a new pool would.
+
+        That holds for games that can be given a seed again (Game.reseed); others begin an episode.
+
+        Args:
+          seed: entropy for all games, as for a new pool.
+        """
+        for self._turn in (1, 0):
+            self.wait_for_half()
+        self._seed, self._lost_workers[:] = seed, 0
+        self.staged.active[:] = True
+        self.staged.seed[:] = [self._game_seed(game) for game in range(self._n_games)]
+        for worker in self._workers:
+            worker.begin_anew()
+        for index in range(len(self._workers)):
+            self._wait_for_worker(index, START_TIMEOUT_S)
 
     def close(self) -> None:
         """End all workers and give the shared memory back."""
@@ -160,10 +178,10 @@ class Pool:
         sequence = np.random.SeedSequence([*self._seed, game, int(self._lost_workers[game])])
         return int(sequence.generate_state(1)[0] >> 1)  # 31 bits: what every game takes
 
-    def _wait_for_worker(self, index: int) -> None:
-        """Wait until a worker has stepped its games of this half; replace it if it is lost."""
+    def _wait_for_worker(self, index: int, timeout_s: float) -> None:
+        """Wait until a worker has done what was asked last; replace it if it is lost."""
         try:
-            rejections = self._workers[index].wait(self._env.crew.step_timeout)
+            rejections = self._workers[index].wait(timeout_s)
         except WorkerLost as error:
             self._replace(index, str(error))
             return

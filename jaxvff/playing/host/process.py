@@ -4,7 +4,8 @@ The pool starts a worker with a JSON text on its command line: the game, its opt
 seed for each of its games, and the numbers of the file descriptors below. From then on:
 
 - The pool writes one byte for each step that it asks for: 0 or 1, the half of the games to step.
-  It may write the next byte before the answer to the one before has come.
+  It may write the next byte before the answer to the one before has come. Byte 2 asks all games to
+  begin anew.
 - The worker answers with one line when its games have begun, and with one for each byte, in order.
   An empty line says that all went well. Otherwise it is a JSON object: {"rejected": [text, ...]}
   for episodes that the worker gave up and began anew, {"failed": text} when the worker itself ends.
@@ -28,6 +29,7 @@ import time
 from collections import deque
 
 from jaxvff.envs import hosted
+from jaxvff.envs.host.worker import BEGIN_ANEW
 
 POLL_S = 0.2  # between two checks whether a silent process is still alive
 LOG_TAIL = 2000  # bytes of a worker's output that are kept, and shown when it is lost
@@ -90,6 +92,10 @@ class Worker:
         self._asked_at.append(time.monotonic())
         with contextlib.suppress(BrokenPipeError):  # the process has ended; `wait` says how
             os.write(self._requests, bytes([half]))
+
+    def begin_anew(self) -> None:
+        """Ask for all games to begin anew, with the seeds in shared memory; `wait` once."""
+        self.step(BEGIN_ANEW)
 
     def wait(self, timeout_s: float) -> list[str]:
         """Wait for the answer to the oldest request, or for the start of the games.
