@@ -19,7 +19,7 @@ def test_a_part_trains_only_the_methods_that_the_user_asked_for() -> None:
     kinds = (
         "ordered_joint",
         "ordered_nmqmix",
-        "nmqmix,qtran,qplex,qmix,cw_qmix,ow_qmix,qatten,vdn,iql",
+        "nmqmix,qtran,qplex,qmix,cw_qmix,ow_qmix,qatten,vdn,iql,resq,qfix,pow_qmix",
     )
     whole = presets.overrides("beyond", [])
     assert methods(whole) == [f"sweep.method=[{kind}]" for kind in kinds for _ in range(3)]
