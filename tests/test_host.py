@@ -184,6 +184,28 @@ def packed_on_the_host(segment: Segment) -> Batch:
     return batch
 
 
+def test_what_is_drawn_at_random_differs_between_lanes_games_agents_and_steps() -> None:
+    """At ε = 1 two agents, or one in two steps, take the same of 3 actions in a third of cases."""
+    env = toy_game()
+    job = job_in(env, *SMALL, "seeds=2", "epsilon_end=1.0")
+    utility = build.model(job.config, env).utility
+    explorer = EXPLORERS["epsilon_greedy"]
+    policy = BatchedPolicy(utility, explorer, job.lanes().traced, n_games=4, seed=[0])
+    params = policy.copy_params(jax.vmap(utility.init)(jax.random.split(jax.random.key(0), 2)))
+    rng = np.random.default_rng(0)
+    staged = stage([random_episode(rng, 1) for _ in range(8)], np.zeros((8, 1), np.float32))
+    staged.avail[:], staged.slot[:] = True, 0
+    drawn = []
+    for _ in range(400):
+        policy.act(params, np.zeros(2, np.int32), staged, np.arange(8))
+        drawn.append(staged.action[:, 0].ravel())
+    actions = np.array(drawn)  # [steps, lanes * games * agents]
+    same = np.mean(actions[:, :, None] == actions[:, None], axis=0)[~np.eye(16, dtype=bool)]
+    later = np.mean(actions[1:] == actions[:-1], axis=0)
+    # Five standard errors of a share of 400.
+    assert np.abs(np.append(same, later) - 1 / 3).max() < 5 * np.sqrt(2 / 9 / 400)
+
+
 @pytest.mark.slow
 def test_what_workers_play_follows_the_rules_of_the_device() -> None:
     """Every transition that was collected, against the toy's own rules."""
