@@ -59,6 +59,11 @@ class Options(WorkerOptions):
         PUBLISHED["terminate_late"],
         "time that is up is a terminal state, as in CDS; else the episode is truncated there",
     )
+    reverse_team_processing: bool | None = option(
+        PUBLISHED["reverse_team_processing"],
+        "whether the engine moves the right team first; the same actions then end differently. "
+        "null: drawn once for each game, as in gfootball; nobody observes it",
+    )
 
 
 # gfootball's default set, in its order
@@ -87,6 +92,7 @@ def make(options: Options) -> HostEnv:
         "mask_actions": options.mask_actions,
         "action_repeat": options.action_repeat,
         "terminate_late": options.terminate_late,
+        "reverse_team_processing": options.reverse_team_processing,
     }
     env = host_env("grf", arguments, options.crew())
     draw = functools.partial(grf_render.render, options.representation, env.spec.n_agents)

@@ -245,6 +245,23 @@ def test_a_seed_decides_every_episode() -> None:
     np.testing.assert_array_equal(other, trace(same))
 
 
+def test_the_order_of_the_teams_is_drawn_or_given() -> None:
+    def positions(seed: int, **options: Any) -> np.ndarray:
+        one, rng = football("academy_3_vs_1_with_keeper", seed, **options), np.random.default_rng(0)
+        one.reset()
+        return np.array([one.step(rng.integers(19, size=3))[0].state for _ in range(5)])
+
+    differs = 0
+    for seed in (3, 4):  # of these one draws false, the other one true
+        drawn, orders = (
+            positions(seed),
+            [positions(seed, reverse_team_processing=order) for order in (False, True)],
+        )
+        assert sum(np.array_equal(drawn, given) for given in orders) == 1
+        differs += np.array_equal(drawn, orders[1])
+    assert differs == 1
+
+
 def test_a_whole_match_has_an_agent_for_all_but_one() -> None:
     one = football("11_vs_11_stochastic")
     assert one.spec.n_agents == 10

@@ -26,8 +26,12 @@ REWARDS = ("scoring", "scoring,checkpoints", "cds")
 RESULTS = ("win_rate", "loss_rate", "draw_rate", "timeout_rate", "goal_difference")
 # The options that make another task of the published one, as published: defaults of envs/grf.py.
 PUBLISHED = {
-    "bind_players": False, "mask_actions": False, "action_repeat": 1, "terminate_late": False
-}  # fmt: skip
+    "bind_players": False,
+    "mask_actions": False,
+    "action_repeat": 1,
+    "terminate_late": False,
+    "reverse_team_processing": None,
+}
 N_ACTIONS = 19  # gfootball's default action set: idle, 8 directions, and these
 LONG_PASS, HIGH_PASS, SHORT_PASS, SHOT, SPRINT = 9, 10, 11, 12, 13
 RELEASE_DIRECTION, RELEASE_SPRINT, SLIDING, DRIBBLE, RELEASE_DRIBBLE = 14, 15, 16, 17, 18
@@ -109,6 +113,7 @@ class Football(Game):
         mask_actions: bool = False,
         action_repeat: int = 1,
         terminate_late: bool = False,
+        reverse_team_processing: bool | None = None,
     ) -> None:
         """Begin, and reset once to know the sizes.
 
@@ -123,6 +128,7 @@ class Football(Game):
           mask_actions: only what can be of use in attack is available.
           action_repeat: steps of the engine that an action lasts, unless another gets the ball.
           terminate_late: time that is up is a terminal state.
+          reverse_team_processing: the order in which the engine moves the teams; None: drawn.
         """
         import gfootball_engine as engine
         from gfootball.env import config, football_action_set, scenario_builder
@@ -138,6 +144,7 @@ class Football(Game):
         self._n = _team_size(scenario, players, n_agents)
         self._idle = _idle_players(players, self._n) if bind_players else 0
         self._mask, self._repeat, self._terminate_late = mask_actions, action_repeat, terminate_late
+        self._reverse = reverse_team_processing
         self._config = config.Config(
             {
                 "level": scenario,
@@ -173,7 +180,8 @@ class Football(Game):
         self._random = random.Random(seed)
         first = self._config["game_engine_random_seed"] = self._draw_seed()
         # gfootball takes it from the seed of its first scenario, and keeps it.
-        self._config["reverse_team_processing"] = bool(first % 2)
+        drawn = bool(first % 2)
+        self._config["reverse_team_processing"] = drawn if self._reverse is None else self._reverse
 
     def reset(self) -> View:
         """Kick off."""
