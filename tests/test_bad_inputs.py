@@ -326,7 +326,11 @@ COMMANDS: list[Mistake] = [
     ("reproduce table1 'sweep.lr=[1,2]'", "would change what table1", "jaxvff train sweep.lr"),
     ("reproduce table1 'sweep.method=[foo]'", "would change what table1", "jaxvff train"),
     ("reproduce table1 env.game=b", "would change what table1", "jaxvff train env.game=b"),
-    ("reproduce beyond 'sweep.method=[foo]'", "sweep.method='foo' is unknown", "vdn, iql\n"),
+    (
+        "reproduce beyond 'sweep.method=[foo]'",
+        "sweep.method='foo' is unknown",
+        "resq, qfix, pow_qmix\n",
+    ),
     ("reproduce beyond 'sweep.method=[qmix'", "cannot be read", "sweep.lr=[1e-3,1e-4]"),
     ("reproduce beyond method=qmix", "method=qmix cannot replace", "sweep.method=[..]"),
     ("reproduce beyond env=matrix/a", "env=matrix/a cannot replace", "sweep.env=[..]"),
