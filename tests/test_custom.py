@@ -108,10 +108,8 @@ def test_a_seed_that_is_given_later_is_as_good_as_the_first() -> None:
     """Level-based foraging: two episodes after it, whatever was played before."""
 
     def played(one: game.Game) -> np.ndarray:
-        begun, actions = (
-            one.reset(),
-            np.random.default_rng(0).integers(one.spec.n_actions, size=(8, 2)),
-        )
+        begun = one.reset()
+        actions = np.random.default_rng(0).integers(one.spec.n_actions, size=(8, 2))
         steps = [one.step(action)[0] for action in actions]
         return np.array([view.obs for view in (begun, *steps, one.reset())])
 

@@ -253,10 +253,8 @@ def test_the_order_of_the_teams_is_drawn_or_given() -> None:
 
     differs = 0
     for seed in (3, 4):  # of these one draws false, the other one true
-        drawn, orders = (
-            positions(seed),
-            [positions(seed, reverse_team_processing=order) for order in (False, True)],
-        )
+        drawn = positions(seed)
+        orders = [positions(seed, reverse_team_processing=order) for order in (False, True)]
         assert sum(np.array_equal(drawn, given) for given in orders) == 1
         differs += np.array_equal(drawn, orders[1])
     assert differs == 1

@@ -201,9 +201,7 @@ class _Sitting:
         program, compile_s = _compile(program, carry, lane, start)
 
         # Training. The loop donates the carry that it is given.
-        save_every = 0
-        if job.config.checkpoint_interval:
-            save_every = job.config.iterations(job.config.checkpoint_interval)
+        save_every = job.config.save_every
         items = loop.run(
             program,
             carry,

@@ -143,6 +143,11 @@ class Config(
         """Collections in `steps` env steps, at least one."""
         return max(1, steps // self.steps_per_iteration)
 
+    @property
+    def save_every(self) -> int:
+        """Collections between two checkpoints; 0: there is only the last one."""
+        return self.iterations(self.checkpoint_interval) if self.checkpoint_interval else 0
+
     def traced(self) -> Any:
         """The options that are traced, as a core.types.Traced of floats."""
         return _Traced(**{name: float(getattr(self, name)) for name in TRACED})

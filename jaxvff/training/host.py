@@ -144,8 +144,6 @@ class _Session:
         self._evaluator: Evaluator | None = None
         self._next_batch: Batch | None = None  # collected while the learner was busy
         self._iterations_done = 0
-        interval = self._config.checkpoint_interval
-        self._save_every = self._config.iterations(interval) if interval else 0
 
     def compile(self, carry: Carry, lane: Lane) -> Advance:
         """Compile the update ahead of time: from then on nothing can recompile it."""
@@ -170,22 +168,20 @@ class _Session:
         """
         for iteration in range(start, stop):
             self._iterations_done = iteration
-            if self._collector and self._begins_anew(iteration):
-                self._next_batch = None
-                with self._stops_at(carry):
-                    self._collector.begin_anew(self._entropy(TRAINING))
             collector = self._collector or self._start_collector(lane)
             params = collector.policy.copy_params(self._utility_params(carry))
             env_steps = np.asarray(carry.state.env_steps)
             with self._stops_at(carry):
+                if self._begins_anew(iteration):
+                    collector.begin_anew(self._entropy(TRAINING))
                 batch = self._next_batch or collector.collect(params, env_steps)
 
             # Starts the update and returns at once; `carry` is what it will be afterwards.
             carry = self._update(carry, lane, batch, iteration)
             self._next_batch, self._iterations_done = None, iteration + 1
 
-            stop_here = iteration + 1 == self._config.n_iterations
-            if not stop_here and not self._begins_anew(iteration + 1):
+            ends = iteration + 1 == self._config.n_iterations
+            if not ends and not self._begins_anew(iteration + 1):
                 with self._stops_at(carry):
                     self._next_batch = collector.collect(params, env_steps)
         return carry
@@ -237,8 +233,9 @@ class _Session:
         return self._host_lane.learner.acting(carry.state.learner)["utility"]
 
     def _begins_anew(self, iteration: int) -> bool:
-        """Whether all games begin anew before an iteration."""
-        return bool(self._save_every) and iteration % self._save_every == 0
+        """Whether all games begin anew before an iteration: a checkpoint is due there."""
+        save_every = self._config.save_every
+        return save_every > 0 and iteration % save_every == 0
 
     def _entropy(self, purpose: int) -> list[int]:
         """For games and exploration that begin now; `purpose` is TRAINING or EVALUATION."""

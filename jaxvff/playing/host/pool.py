@@ -84,6 +84,7 @@ class Pool:
         self._half = np.arange(n_games) % 2  # [E], 0 or 1
         self._turn = 0  # the half that `wait_for_half` waits for
         self._stepping = np.zeros((n_workers, 2), bool)  # a worker has yet to answer for a half
+        self._has_stepped = False  # since the games began
         self._workers: list[Worker] = []
         self._start_workers()
 
@@ -102,6 +103,7 @@ class Pool:
 
     def step_half(self) -> None:
         """Have the workers step the active games of this half, and pass the turn to the other."""
+        self._has_stepped = True
         plays = (self._half == self._turn) & self.staged.active
         for index, games in enumerate(self._ranges):
             if plays[games.start : games.stop].any():
@@ -113,10 +115,13 @@ class Pool:
         """Give up all episodes; from here on the games play as those of a new pool would.
 
         That holds for games that can be given a seed again (Game.reseed); others begin an episode.
+        A pool that has just begun with this seed stays as it is: a game may take long to begin.
 
         Args:
           seed: entropy for all games, as for a new pool.
         """
+        if seed == self._seed and not self._has_stepped:
+            return
         for self._turn in (1, 0):
             self.wait_for_half()
         self._seed, self._lost_workers[:] = seed, 0
@@ -126,6 +131,7 @@ class Pool:
             worker.begin_anew()
         for index in range(len(self._workers)):
             self._wait_for_worker(index, START_TIMEOUT_S)
+        self._has_stepped = False
 
     def close(self) -> None:
         """End all workers and give the shared memory back."""
