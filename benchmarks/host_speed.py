@@ -125,10 +125,10 @@ def workers(pool: Pool, env: HostEnv) -> Callable[[], int]:
 
 def inference(pool: Pool, job: Job) -> Callable[[], int]:
     """A function that steps half of the games with the policy's actions; returns the env steps."""
-    utility = build.model(job.config, job.env).utility
-    explorer = EXPLORERS[job.config.explore]
-    policy = BatchedPolicy(utility, explorer, job.lanes().traced, n_games=GAMES, seed=[0])
-    params = policy.copy_params(jax.vmap(utility.init)(jax.random.split(jax.random.key(0), 1)))
+    model, explorer = build.model(job.config, job.env), EXPLORERS[job.config.explore]
+    policy = BatchedPolicy(model, explorer, job.lanes().traced, n_games=GAMES, seed=[0])
+    utility = jax.vmap(model.utility.init)(jax.random.split(jax.random.key(0), 1))
+    params = policy.copy_params({"utility": utility})
     env_steps = np.zeros(1, np.int32)
 
     def step() -> int:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvff.core.errors import UserError
+from jaxvff.core.actions import greedy
 from jaxvff.core.segments import blank_segment
 from jaxvff.core.types import Segment
 from jaxvff.learning.learner import init_params
+from jaxvff.losses import terms
 from jaxvff.networks.contexts import LatentPolicy, RelatedTasks, split_tasks
 from jaxvff.networks.heads import successor_features
 from jaxvff.playing import evaluate, rollout
-from jaxvff.runs.plan import plan
+from jaxvff.playing.host.play import Collector, Evaluator
+from jaxvff.playing.host.policy import BatchedPolicy
+from jaxvff.playing.host.pool import Pool
+from jaxvff.playing.options import EXPLORERS
 from jaxvff.settings import build, config
+from jaxvff.training import loop, sharding
+from jaxvff.training.host import host_program
 from tests import toy
+from tests.hosts import SMALL_RUN, job_in, toy_game
 
 DRAWING = ("maven", "uneven")
 ONE_FAST = (pytest.param("maven", marks=pytest.mark.slow), "uneven")
@@ -90,15 +96,60 @@ def test_a_method_that_draws_nothing_has_no_array_for_it() -> None:
     assert evaluate.drawing(model, {}, greedy=False) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", DRAWING)
-def test_games_on_the_host_are_refused_before_anything_compiles(method: str, monkeypatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent / "games"))
-    said = (
-        f"method={method} draws something for every episode, which needs games on the device; "
-        "custom runs on the host and takes iql, vdn"
-    )
-    with pytest.raises(UserError, match=said):
-        plan(["env=custom", "env.entry=foreign:Countdown", "env.time_limit=20", f"method={method}"])
+def test_on_the_host_an_episode_is_stored_with_what_was_drawn_for_it(method: str) -> None:
+    """Every stored action is the greedy one of the utilities with the context that is stored."""
+    job = job_in(toy_game(), *SMALL_RUN, f"method={method}", "epsilon_start=0", "epsilon_end=0")
+    model, explorer = build.model(job.config, job.env), EXPLORERS["epsilon_greedy"]
+    params = jax.jit(partial(init_params, model))(jax.random.key(0))
+    params["utility"] = jax.tree.map(lambda x: 3 * x, params["utility"])  # contexts matter
+    with Pool(job.env, 4, [0]) as pool:
+        policy = BatchedPolicy(model, explorer, job.lanes().traced, n_games=4, seed=[0])
+        collector = Collector(job.config, job.env, policy=policy, pool=pool, n_lanes=1)
+        acting = policy.copy_params(jax.tree.map(lambda x: x[None], params))
+        segments = collector.collect(acting, np.zeros(1, np.int32)).segments
+    drawn = set()
+    for n in range(4):
+        used = int(np.flatnonzero(segments.mask[0, n])[-1]) + 2  # what follows is padding
+        segment = jax.tree.map(lambda x, n=n, used=used: jnp.asarray(x[0, n, :used]), segments)
+        check_one_draw_an_episode(segment)
+        drawn |= {tuple(c) for c in np.asarray(segment.context)[np.asarray(segment.mask)]}
+        q = terms.utilities(model, params["utility"], segment).q
+        best = greedy(q, segment.avail)
+        np.testing.assert_array_equal(best[segment.mask], segment.action[segment.mask])
+        blank = segment._replace(context=jnp.zeros_like(segment.context))
+        assert not np.allclose(terms.utilities(model, params["utility"], blank).q, q)
+    assert len(drawn) > 4
+
+
+@pytest.mark.slow
+def test_a_greedy_team_on_the_host_draws_its_best_latent() -> None:
+    job = job_in(toy_game(), *SMALL_RUN, "method=maven")
+    model = build.model(job.config, job.env)
+    params = jax.jit(partial(init_params, model))(jax.random.key(0))
+    bias = params["context"]["params"]["net"]["layers_4"]["bias"]
+    params["context"]["params"]["net"]["layers_4"]["bias"] = bias.at[5].set(10.0)
+    with Pool(job.env, 4, [0]) as pool:
+        policy = BatchedPolicy(model, None, job.lanes().traced, n_games=4, seed=[0])
+        evaluator = Evaluator(job.env, policy=policy, pool=pool, n_lanes=1)
+        acting = policy.copy_params(jax.tree.map(lambda x: x[None], params))
+        ends = [policy.context(game) for _, game in evaluator.play(acting, 8, [0])]
+    np.testing.assert_array_equal(ends, np.tile(np.eye(16)[5], (8, 1)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", DRAWING)
+def test_a_method_that_draws_learns_from_games_on_the_host(method: str) -> None:
+    """Most of the greedy return that there is on the toy, after 5,000 steps."""
+    settings = ("total_steps=10400", "eval_interval=5200", "hidden_dim=32", "batch_size=32")
+    job = job_in(toy_game(), *SMALL_RUN, f"method={method}", *settings, "epsilon_steps=3000")
+    with host_program(job.config, job.env, 1) as program:
+        lane = sharding.spread(job.lanes(), program.mesh)
+        carry = program.init(lane)
+        untrained = program.evaluate(carry, lane)["test_return"]
+        *_, (_, _, last) = loop.run(program, carry, lane)
+    assert last.metrics["test_return"] > untrained
 
 
 def test_latents_are_drawn_by_what_they_return() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ import numpy as np
 import pytest
 
 from jaxvff.core.errors import UserError
-from jaxvff.core.types import EnvSpec, HostEnv, Segment
+from jaxvff.core.types import EnvSpec, HostEnv, Params, Segment
 from jaxvff.envs import hosted
 from jaxvff.envs.host.shared import Arrays
+from jaxvff.learning.learner import init_params
+from jaxvff.losses.contract import Model
 from jaxvff.playing import explore, rollout
 from jaxvff.playing.host.packing import Batch, Packer
 from jaxvff.playing.host.policy import BatchedPolicy
@@ -38,6 +41,11 @@ def started(env: HostEnv, *overrides: str) -> Iterator[tuple[Program, Carry, Lan
     with host_program(job.config, env, job.n_lanes) as program:
         lane = sharding.spread(job.lanes(), program.mesh)
         yield program, program.init(lane), lane
+
+
+def fresh_params(model: Model, n_lanes: int) -> Params:
+    """What teams act with, of as many lanes."""
+    return jax.vmap(partial(init_params, model))(jax.random.split(jax.random.key(0), n_lanes))
 
 
 def stage(episodes: list[dict[str, np.ndarray]], results: np.ndarray) -> Arrays:
@@ -188,10 +196,9 @@ def test_what_is_drawn_at_random_differs_between_lanes_games_agents_and_steps() 
     """At ε = 1 two agents, or one in two steps, take the same of 3 actions in a third of cases."""
     env = toy_game()
     job = job_in(env, *SMALL, "seeds=2", "epsilon_end=1.0")
-    utility = build.model(job.config, env).utility
-    explorer = EXPLORERS["epsilon_greedy"]
-    policy = BatchedPolicy(utility, explorer, job.lanes().traced, n_games=4, seed=[0])
-    params = policy.copy_params(jax.vmap(utility.init)(jax.random.split(jax.random.key(0), 2)))
+    model, explorer = build.model(job.config, env), EXPLORERS["epsilon_greedy"]
+    policy = BatchedPolicy(model, explorer, job.lanes().traced, n_games=4, seed=[0])
+    params = policy.copy_params(fresh_params(model, 2))
     rng = np.random.default_rng(0)
     staged = stage([random_episode(rng, 1) for _ in range(8)], np.zeros((8, 1), np.float32))
     staged.avail[:], staged.slot[:] = True, 0
@@ -213,10 +220,10 @@ def test_what_workers_play_follows_the_rules_of_the_device() -> None:
 
     env = toy_game()
     job = job_in(env, *SMALL, "seeds=2")
-    utility, explorer = build.model(job.config, env).utility, EXPLORERS[job.config.explore]
-    params = jax.vmap(utility.init)(jax.random.split(jax.random.key(0), 2))
+    model, explorer = build.model(job.config, env), EXPLORERS[job.config.explore]
+    params = fresh_params(model, 2)
     with Pool(env, 8, [0]) as pool:
-        policy = BatchedPolicy(utility, explorer, job.lanes().traced, n_games=4, seed=[0])
+        policy = BatchedPolicy(model, explorer, job.lanes().traced, n_games=4, seed=[0])
         collector = Collector(job.config, env, policy=policy, pool=pool, n_lanes=2)
         segments, sums = collector.collect(policy.copy_params(params), np.zeros(2, np.int32))
     assert segments.obs.shape == (2, 4, 14, 2, 3)
@@ -347,14 +354,13 @@ def test_a_game_on_the_host_begins_every_episode_without_a_memory() -> None:
     """Two games see the same start: one is fresh, the other one has played before."""
     env = toy_game()
     job = job_in(env, *SMALL, "n_envs=2")
-    utility = build.model(job.config, env).utility
+    model = build.model(job.config, env)
 
     def show_values(key: Any, q: Any, avail: Any, traced: Any, env_steps: Any) -> Any:
         return jnp.round(1e5 * q[:, 0]).astype(jnp.int32)  # in place of actions
 
-    policy = BatchedPolicy(utility, show_values, job.lanes().traced, n_games=2, seed=[0])
-    params = jax.vmap(utility.init)(jax.random.split(jax.random.key(0), 1))
-    params, env_steps = policy.copy_params(params), np.zeros(1, np.int32)
+    policy = BatchedPolicy(model, show_values, job.lanes().traced, n_games=2, seed=[0])
+    params, env_steps = policy.copy_params(fresh_params(model, 1)), np.zeros(1, np.int32)
     rng = np.random.default_rng(0)
     staged = stage([random_episode(rng, 4) for _ in range(2)], np.zeros((2, 1), np.float32))
     staged.avail[:] = True

@@ -15,7 +15,6 @@ import numpy as np
 from jaxvff.core.errors import UserError
 from jaxvff.core.options import options_of
 from jaxvff.core.types import Array, Env, HostEnv, Tree
-from jaxvff.methods.table import METHODS
 from jaxvff.runs import episodes, inputs
 from jaxvff.runs.episodes import Recorded
 from jaxvff.runs.start import Start
@@ -166,13 +165,6 @@ def _check_env(asked: Config, env: Env | HostEnv) -> None:
         raise UserError(
             f"offline={asked.offline} needs an environment on the device; {asked.env['kind']} runs "
             "on the host and takes offline=null"
-        )
-    name = asked.method["name"]
-    if METHODS[name].context and isinstance(env, HostEnv):
-        able = ", ".join(n for n, m in METHODS.own_parts().items() if not m.context)
-        raise UserError(
-            f"method={name} draws something for every episode, which needs games on the device; "
-            f"{asked.env['kind']} runs on the host and takes {able}"
         )
     build.network(asked, env.spec)  # refuses one for images where there are none
     longest = env.spec.episode_limit + 1

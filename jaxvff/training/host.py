@@ -16,7 +16,7 @@ from jaxvff.learning.learner import Learner
 from jaxvff.playing.explore import Explorer
 from jaxvff.playing.host.packing import Batch, sum_names
 from jaxvff.playing.host.play import Collector, Evaluator
-from jaxvff.playing.host.policy import BatchedPolicy, greedy_explorer
+from jaxvff.playing.host.policy import BatchedPolicy
 from jaxvff.playing.host.pool import Pool, TooManyFaults
 from jaxvff.settings import build
 from jaxvff.settings.config import Config
@@ -106,7 +106,8 @@ class HostLane(NamedTuple):
 
     def blank_batch(self) -> Batch:
         """A batch of padding, for its shapes."""
-        n, blank = self.config.n_envs, blank_segment(self.env.spec, self.config.segment_length)
+        n, size = self.config.n_envs, self.learner.model.utility.context_size
+        blank = blank_segment(self.env.spec, self.config.segment_length, size)
         return Batch(
             segments=jax.tree.map(lambda x: jnp.zeros((n, *x.shape), x.dtype), blank),
             sums=dict.fromkeys(sum_names(self.env.results), jnp.zeros(())),
@@ -169,7 +170,7 @@ class _Session:
         for iteration in range(start, stop):
             self._iterations_done = iteration
             collector = self._collector or self._start_collector(lane)
-            params = collector.policy.copy_params(self._utility_params(carry))
+            params = collector.policy.copy_params(self._acting_params(carry))
             env_steps = np.asarray(carry.state.env_steps)
             with self._stops_at(carry):
                 if self._begins_anew(iteration):
@@ -189,7 +190,7 @@ class _Session:
     def evaluate(self, carry: Carry, lane: Lane) -> dict[str, Tree]:
         """Means over greedy episodes, and the faults of all workers so far; `[K]` each."""
         evaluator = self._evaluator or self._start_evaluator(lane)
-        params = evaluator.policy.copy_params(self._utility_params(carry))
+        params = evaluator.policy.copy_params(self._acting_params(carry))
         with self._stops_at(carry):
             means = evaluator.means(params, self._config.eval_episodes, self._entropy(EVALUATION))
         faults = {
@@ -211,7 +212,7 @@ class _Session:
           Leaves `[k, n_episodes, ...]`.
         """
         evaluator = self._evaluator or self._start_evaluator(lane)
-        params = evaluator.policy.copy_params(self._utility_params(carry))
+        params = evaluator.policy.copy_params(self._acting_params(carry))
         states: list[list[np.ndarray]] = [[] for _ in range(self._n_lanes)]
         summaries: list[list[dict[str, float]]] = [[] for _ in range(self._n_lanes)]
         for k, game in evaluator.play(params, n_episodes, self._entropy(EVALUATION)):
@@ -228,9 +229,9 @@ class _Session:
             results={name: stacked(name) for name in self._env.results},
         )
 
-    def _utility_params(self, carry: Carry) -> Params:
-        """The parameters that agents act with, leaves `[K, ...]`."""
-        return self._host_lane.learner.acting(carry.state.learner)["utility"]
+    def _acting_params(self, carry: Carry) -> Params:
+        """The parameters that teams act with, leaves `[K, ...]`."""
+        return self._host_lane.learner.acting(carry.state.learner)
 
     def _begins_anew(self, iteration: int) -> bool:
         """Whether all games begin anew before an iteration: a checkpoint is due there."""
@@ -258,14 +259,16 @@ class _Session:
         self._evaluator = Evaluator(
             self._env,
             pool=self._start_pool(n_games, EVALUATION),
-            policy=self._policy(greedy_explorer, lane, n_games, EVALUATION),
+            policy=self._policy(None, lane, n_games, EVALUATION),
             n_lanes=self._n_lanes,
         )
         return self._evaluator
 
-    def _policy(self, explorer: Explorer, lane: Lane, n_games: int, purpose: int) -> BatchedPolicy:
-        utility, seed = self._host_lane.learner.model.utility, self._entropy(purpose)
-        return BatchedPolicy(utility, explorer, lane.traced, n_games=n_games, seed=seed)
+    def _policy(
+        self, explorer: Explorer | None, lane: Lane, n_games: int, purpose: int
+    ) -> BatchedPolicy:
+        model, seed = self._host_lane.learner.model, self._entropy(purpose)
+        return BatchedPolicy(model, explorer, lane.traced, n_games=n_games, seed=seed)
 
     def _start_pool(self, games_per_lane: int, purpose: int) -> Pool:
         """A pool of workers for all lanes; `purpose` is TRAINING or EVALUATION."""

@@ -34,7 +34,13 @@ class Packer:
     """
 
     def __init__(
-        self, spec: EnvSpec, results: tuple[str, ...], *, n_segments: int, n_slots: int
+        self,
+        spec: EnvSpec,
+        results: tuple[str, ...],
+        *,
+        n_segments: int,
+        n_slots: int,
+        context_size: int = 0,
     ) -> None:
         """Begin with empty segments.
 
@@ -43,15 +49,22 @@ class Packer:
           results: names of the rates that an episode ends with.
           n_segments: N.
           n_slots: T, at least episode_limit + 1: the slots of the longest episode.
+          context_size: C, what the method draws for an episode; 0: nothing.
         """
         self.batches: deque[Batch] = deque()  # full ones, the oldest first
         self._results, self._n_slots = results, n_slots
-        self._shapes = jax.eval_shape(lambda: blank_segment(spec, n_slots))
+        self._shapes = jax.eval_shape(lambda: blank_segment(spec, n_slots, context_size))
         self._n_segments = n_segments
         self._begin_batch()
 
-    def add(self, staged: Arrays, game: int) -> None:
-        """Copy the whole episode that a game has staged."""
+    def add(self, staged: Arrays, game: int, context: np.ndarray | None = None) -> None:
+        """Copy the whole episode that a game has staged.
+
+        Args:
+          staged: of the pool.
+          game: whose episode has ended.
+          context: `[C]`, what was drawn for it; None: nothing.
+        """
         n_slots = int(staged.slot[game]) + 1
         segment, start = self._room_for(n_slots)
         stop = start + n_slots
@@ -60,6 +73,8 @@ class Packer:
         batch = self._segments
         for name in ("obs", "state", "avail", "action", "reward"):
             getattr(batch, name)[segment, start:stop] = getattr(staged, name)[game, :n_slots]
+        if context is not None:
+            batch.context[segment, start:stop] = context
         batch.is_first[segment, start] = True
         batch.mask[segment, start : stop - 1] = True
         batch.terminated[segment, stop - 2] = staged.terminated[game]

@@ -46,6 +46,7 @@ class Collector:
             env.results,
             n_segments=options.n_envs,
             n_slots=options.segment_length,
+            context_size=policy.context_size,
         )
         self._packers = [self._packer() for _ in range(n_lanes)]
 
@@ -74,7 +75,8 @@ class Collector:
             games = pool.wait_for_half()
             self.policy.act(params, env_steps, staged, games)
             for game in games[staged.ended[games]]:
-                self._packers[game // self._n_games].add(staged, int(game))
+                packer = self._packers[game // self._n_games]
+                packer.add(staged, int(game), self.policy.context(int(game)))
             pool.step_half()
         batches = [packer.batches.popleft() for packer in self._packers]
         segments = jax.tree.map(lambda *x: np.stack(x), *[batch.segments for batch in batches])

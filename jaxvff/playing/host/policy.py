@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxvff.core import actions
-from jaxvff.core.types import Array, Params, Traced, Tree
+from jaxvff.core.types import Array, Draw, Params, Traced, Tree
 from jaxvff.envs.host.shared import Arrays
+from jaxvff.losses.contract import Model
 from jaxvff.networks.utility import Utility
-from jaxvff.playing import rollout
+from jaxvff.playing import evaluate, rollout
 from jaxvff.playing.explore import Explorer
 from jaxvff.playing.rollout import Act, Memory
 
@@ -22,6 +23,7 @@ class Seen(NamedTuple):
     """What the games show; leaves `[K, N, ...]`, zeros for games that do not wait."""
 
     obs: Array  # [K, N, A, O]
+    state: Array | None  # [K, N, S], where the method draws from it
     avail: Array  # [K, N, A, U] bool
     is_first: Array  # [K, N] bool, the newest slot is the first of an episode
     waiting: Array  # [K, N] bool, the game waits for actions
@@ -30,7 +32,7 @@ class Seen(NamedTuple):
 class LaneInput(NamedTuple):
     """What decides the actions of one lane, beside a key; leaves `[K, ...]` outside of a vmap."""
 
-    params: Params  # of the utility networks
+    params: Params  # {"utility"}, and "context" if the method draws
     memory: Memory  # [N, ...]
     seen: Seen
     traced: Traced
@@ -45,17 +47,25 @@ class BatchedPolicy:
     """
 
     def __init__(
-        self, utility: Utility, explorer: Explorer, traced: Traced, *, n_games: int, seed: list[int]
+        self,
+        model: Model,
+        explorer: Explorer | None,
+        traced: Traced,
+        *,
+        n_games: int,
+        seed: list[int],
     ) -> None:
         """Nothing is compiled before the first call of `act`.
 
         Args:
-          utility: the utility networks.
-          explorer: how actions are picked from utilities.
+          model: networks.
+          explorer: how actions are picked from utilities; None: the best ones, and of what the
+            method draws for an episode the best, too.
           traced: options of all lanes, leaves `[K]`.
           n_games: N.
-          seed: entropy for the explorer's random numbers.
+          seed: entropy for the random numbers.
         """
+        utility = model.utility
         n_lanes, n_agents = len(jax.tree.leaves(traced)[0]), utility.spec.n_agents
         self._shape = shape = (n_lanes, n_games, n_agents)
         self._device = jax.local_devices(backend="cpu")[-1]
@@ -63,9 +73,11 @@ class BatchedPolicy:
         blank = Memory(
             carry=jnp.zeros((*shape, utility.net.hidden_dim)),
             last_action=jnp.zeros(shape, jnp.int32),
+            context=jnp.zeros((*shape[:2], utility.context_size)) if utility.context_size else None,
         )
         self._memory = jax.device_put(blank, self._device)
-        self._act = jax.jit(partial(_act_in_lanes, utility, explorer))
+        self.context_size = utility.context_size  # C, what is drawn for an episode; 0: nothing
+        self._act = jax.jit(partial(_act_in_lanes, model, explorer))
         self.begin_anew(seed)
 
     def begin_anew(self, seed: list[int]) -> None:
@@ -73,11 +85,15 @@ class BatchedPolicy:
         self._seed, self._n_calls = np.random.SeedSequence(seed).generate_state(1), 0
 
     def copy_params(self, params: Params) -> Params:
-        """Copy utility parameters, leaves `[K, ...]`, for `act`.
+        """Copy for `act` what it needs of a learner's parameters, leaves `[K, ...]`.
 
         The copy stays valid when the learner's next update donates the original.
+
+        Args:
+          params: from `Learner.acting`.
         """
-        return jax.device_put(params, self._device, may_alias=False)
+        acting = {name: params[name] for name in ("utility", "context") if name in params}
+        return jax.device_put(acting, self._device, may_alias=False)
 
     def act(self, params: Params, env_steps: np.ndarray, staged: Arrays, games: np.ndarray) -> None:
         """Write the next actions of some games into the pool's arrays.
@@ -99,6 +115,11 @@ class BatchedPolicy:
         action = np.asarray(self._memory.last_action).reshape(-1, self._shape[-1])
         staged.action[games, staged.slot[games]] = action[games]
 
+    def context(self, game: int) -> np.ndarray | None:
+        """What was drawn for the episode that a game plays, `[C]`; None: nothing is drawn."""
+        context = self._memory.context
+        return None if context is None else np.asarray(context).reshape(-1, context.shape[-1])[game]
+
     def _see(self, staged: Arrays, games: np.ndarray) -> Seen:
         """The newest slots of some games, with a leading `[K, N]` instead of the pool's `[E]`."""
 
@@ -109,6 +130,9 @@ class BatchedPolicy:
         waiting[games] = True
         return Seen(
             obs=by_lane(newest_slots(staged.obs, staged.slot, games)),
+            state=by_lane(newest_slots(staged.state, staged.slot, games))
+            if self.context_size
+            else None,
             avail=by_lane(newest_slots(staged.avail, staged.slot, games)),
             is_first=by_lane(staged.slot == 0),
             waiting=by_lane(waiting),
@@ -131,19 +155,14 @@ def newest_slots(field: np.ndarray, slot: np.ndarray, games: np.ndarray) -> np.n
     return newest
 
 
-def greedy_explorer(key: Array, q: Array, avail: Array, traced: Traced, env_steps: Array) -> Array:
-    """The available action with the largest utility, as an Explorer."""
-    return actions.greedy(q, avail)
-
-
 def _act_in_lanes(
-    utility: Utility, explorer: Explorer, lanes: LaneInput, seed: Array, n_calls: Array
+    model: Model, explorer: Explorer | None, lanes: LaneInput, seed: Array, n_calls: Array
 ) -> Memory:
     """What the teams of all lanes remember after they have acted, leaves `[K, N, ...]`.
 
     Args:
-      utility: the utility networks.
-      explorer: how actions are picked.
+      model: networks.
+      explorer: how actions are picked; None: greedily.
       lanes: leaves `[K, ...]`.
       seed: `[1]` uint32, of the random numbers.
       n_calls: `[]` int, calls before this one, so that each draws other random numbers.
@@ -151,27 +170,37 @@ def _act_in_lanes(
     # With JAX's default generator a call would take a third longer on a CPU.
     key = jax.random.fold_in(jax.random.key(seed[0], impl="unsafe_rbg"), n_calls)
     keys = jax.random.split(key, len(lanes.env_steps))
-    return jax.vmap(partial(_act_in_lane, utility, explorer))(lanes, keys)
+    return jax.vmap(partial(_act_in_lane, model, explorer))(lanes, keys)
 
 
-def _act_in_lane(utility: Utility, explorer: Explorer, lane: LaneInput, key: Array) -> Memory:
+def _act_in_lane(model: Model, explorer: Explorer | None, lane: LaneInput, key: Array) -> Memory:
     """What the teams of one lane remember after they have acted, leaves `[N, ...]`."""
 
     def act(key: Array, q: Array, avail: Array) -> Array:
+        if explorer is None:
+            return actions.greedy(q, avail)
         return explorer(key, q, avail, lane.traced, lane.env_steps)
 
-    keys = jax.random.split(key, len(lane.seen.waiting))
-    return jax.vmap(partial(_act_in_game, utility, act, lane.params))(lane.memory, lane.seen, keys)
+    draw = evaluate.drawing(model, lane.params, greedy=explorer is None)
+    in_game = partial(_act_in_game, model.utility, act, draw, lane.params["utility"])
+    return jax.vmap(in_game)(lane.memory, lane.seen, jax.random.split(key, len(lane.seen.waiting)))
 
 
 def _act_in_game(
-    utility: Utility, act: Act, params: Params, memory: Memory, seen: Seen, key: Array
+    utility: Utility,
+    act: Act,
+    draw: Draw | None,
+    params: Params,
+    memory: Memory,
+    seen: Seen,
+    key: Array,
 ) -> Memory:
     """What a team remembers after it has acted; unchanged where its game does not wait.
 
     Args:
       utility: the utility networks.
       act: how actions are picked.
+      draw: what the team draws for an episode; None: nothing.
       params: of the utility networks.
       memory: of the slot before, or of the last episode.
       seen: the newest slot, without the axes K and N.
@@ -188,5 +217,6 @@ def _act_in_game(
         avail=seen.avail | ~seen.waiting,
         is_first=seen.is_first,
         key=key,
+        draw=draw and partial(draw, cast(Array, seen.state)),
     )
     return jax.tree.map(lambda a, b: jnp.where(seen.waiting, a, b), after, memory)
