@@ -231,6 +231,25 @@ def test_the_target_moves_its_share_after_every_target_interval_updates_and_neve
     assert difference(params_of(carry), target) > 1e-4, "it did not learn, so it proves nothing"
 
 
+def test_a_reset_begins_anew_what_is_trained_and_keeps_what_was_played() -> None:
+    """Two updates an iteration from the second on; resets wait for 5 and for 10 updates."""
+    asked = (*QUICK, "updates=2", "learn_start=2", "batch_size=4", "buffer_size=16", "lr=0.01")
+    never, old, lane = start(*asked)
+    twice, new, _ = start(*asked, "resets=2", "reset_interval=5")
+    for i in range(12):
+        before = params_of(new)
+        old, new = never.advance(old, lane, i, i + 1), twice.advance(new, lane, i, i + 1)
+        # Adam has counted two updates an iteration since the last reset.
+        since = i - (0 if i < 4 else 3 if i < 6 else 5)
+        assert optax.tree.get(new.state.learner.opt_state, "count")[0] == 2 * since
+        # An update moves a parameter by .01 at most.
+        assert (difference(params_of(new), before) > 0.1) == (i in (4, 6)), f"iteration {i}"
+        assert (difference(params_of(old), params_of(new)) == 0) == (i < 4), f"iteration {i}"
+    for a, b in zip(*(jax.tree.leaves(c.state.learner.replay) for c in (old, new)), strict=True):
+        if a.shape[1:2] == (16,):  # until the first reset both have played the same
+            np.testing.assert_array_equal(a[:, :5], b[:, :5])
+
+
 @pytest.mark.slow
 def test_the_learning_rate_falls_linearly_with_the_transitions_collected_and_stays() -> None:
     """SGD along a clipped gradient: a step is as long as the learning rate times the clip."""

@@ -109,6 +109,16 @@ class LearnerOptions:
         1, "gradient steps after each collection", low=1, high=1_000_000, needs=_REPLAY
     )
     target_interval: int = option(200, "between target syncs", unit="updates", low=1, needs=_REPLAY)
+    resets: int = option(
+        0,
+        "how often the networks and their optimiser begin anew, while replay stays: what was "
+        "learned first from little does not stand in the way",
+        low=0,
+        needs=_REPLAY,
+    )
+    reset_interval: int = option(
+        2000, "between resets", unit="updates", low=1, needs={"resets": AllBut(0)}
+    )
     target_tau: float = option(
         1.0,
         "share that a sync takes over; 1 copies; soft sync: target_interval=1 target_tau=0.005; of "

@@ -83,8 +83,7 @@ class ReplayLearner(NamedTuple):
         """Fresh parameters, and an empty replay."""
         model, options = self.parts.model, self.options
         spec, n_slots = model.utility.spec, self.parts.n_slots
-        params = init_params(model, key)
-        params = jax.tree.map(lambda x: x * traced.init_scale, params)
+        params = self._fresh_params(key, traced)
         # fold_in, not split: with and without a bonus or memory, all else draws the same numbers.
         bonus_key, memory_key = (jax.random.fold_in(key, i) for i in (1, 2))
         memory = self.parts.memory.init(memory_key, spec, options.buffer_size, n_slots)
@@ -121,6 +120,10 @@ class ReplayLearner(NamedTuple):
             Size("networks", rest, "parameters, target network, optimiser", "hidden_dim"),
         ]
 
+    def _fresh_params(self, key: Array, traced: Traced) -> Params:
+        params = init_params(self.parts.model, key)
+        return jax.tree.map(lambda x: x * traced.init_scale, params)
+
     def learn(self, state: State, x: LearnInput) -> LearnOutput:
         """Store the segments, then take `updates` gradient steps, once replay holds enough."""
         packed = jax.vmap(self.parts.codec.pack)(x.segments)
@@ -130,6 +133,8 @@ class ReplayLearner(NamedTuple):
         scale = return_scale.update(state.scale, x.segments, x.traced.gamma)
         scale = keep_unless(x.running, scale, state.scale)
         state = state._replace(memory=memory, replay=rest, scale=scale)
+        if self.options.resets:
+            state = self._reset_when_due(state, x)
 
         Carry = tuple[State, Array]  # the state without what is stored, and whether the lane runs
 
@@ -138,7 +143,7 @@ class ReplayLearner(NamedTuple):
 
         def updates(carry: Carry) -> tuple[Carry, Metrics]:
             n = self.options.updates
-            counts = (x.iteration - self.first_iteration) * n + jnp.arange(n)
+            counts = self._updates_before(x.iteration) + jnp.arange(n)
             if n == 1:
                 return update(carry, (x.keys[0], counts[0]))
             carry, metrics = jax.lax.scan(update, carry, (x.keys, counts))
@@ -152,6 +157,33 @@ class ReplayLearner(NamedTuple):
         (state, running), metrics = jax.lax.cond(learns, updates, skip, (state, x.running))
         state = state._replace(replay=self.replay.join(stored, state.replay))
         return LearnOutput(state, metrics, running)
+
+    def _updates_before(self, iteration: Array) -> Array:
+        """Updates before an iteration, `[]` int; negative before learning starts."""
+        return (iteration - self.first_iteration) * self.options.updates
+
+    def _reset_when_due(self, state: State, x: LearnInput) -> State:
+        """The state with fresh networks and optimiser, where a reset is due; all else stays.
+
+        A reset waits for the first iteration that begins with `reset_interval` updates more.
+
+        Source: Nikishin et al. (2022), The primacy bias in deep reinforcement learning.
+        """
+        n, every = self._updates_before(x.iteration), self.options.reset_interval
+        number = n // every  # resets up to now, this one included
+        due = (number >= 1) & (number <= self.options.resets)
+        due &= number > (n - self.options.updates) // every
+
+        Trained = tuple[Params, Params, Tree]  # parameters, target network, optimiser
+        trained: Trained = (state.params, state.target_params, state.opt_state)
+
+        def fresh() -> Trained:
+            # fold_in, not split: with and without resets, the same segments are drawn.
+            params = self._fresh_params(jax.random.fold_in(x.keys[0], 2), x.traced)
+            return keep_unless(x.running, (params, params, self.optimizer.init(params)), trained)
+
+        params, target_params, opt_state = jax.lax.cond(due, fresh, lambda: trained)
+        return state._replace(params=params, target_params=target_params, opt_state=opt_state)
 
     def _update(
         self, carry: tuple[State, Array], stored: Tree, x: LearnInput, *, key: Array, count: Array
