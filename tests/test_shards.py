@@ -465,7 +465,7 @@ def test_a_disk_that_is_full_ends_the_worker_and_leaves_the_shard_to_others(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", presets.names())
 def test_every_preset_is_planned_with_each_of_its_lanes_once(name: str, tmp_path: Path) -> None:
-    n_shards = {"coordination": 80, "beyond": 60, "football_ladder": 10}.get(name, 44)
+    n_shards = {"coordination": 90, "beyond": 60, "football_ladder": 10}.get(name, 44)
     folder = tmp_path / "big"
     assert main(["plan", "reproduce", name, f"shards={n_shards}", f"run_dir={folder}"]) == 0
     plan, (command, jobs) = shards.read(folder), runs.old_run(folder)
