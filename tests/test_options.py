@@ -155,7 +155,8 @@ def test_an_option_is_idle_where_what_it_needs_is_another_value() -> None:
              "method=ordered_joint"]  # fmt: skip
     idle = config.idle(config.load(texts))
     parallel = {"epochs", "minibatches", "burn_in"}
-    assert idle.keys() == {"td_lambda", "epsilon_start", "epsilon_end", "epsilon_steps", *parallel}
+    epsilon = {"epsilon_start", "epsilon_end", "epsilon_steps"}
+    assert idle.keys() == {"td_lambda", "reset_interval", *epsilon, *parallel}
 
 
 def test_an_option_has_to_be_read_by_one_value_of_a_sweep_not_by_all() -> None:
