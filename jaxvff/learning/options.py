@@ -111,7 +111,7 @@ class LearnerOptions:
     target_interval: int = option(200, "between target syncs", unit="updates", low=1, needs=_REPLAY)
     resets: int = option(
         0,
-        "how often the networks and their optimiser begin anew, while replay stays: what was "
+        "how many times the networks and their optimiser begin anew, while replay stays: what was "
         "learned first from little does not stand in the way",
         low=0,
         needs=_REPLAY,

@@ -125,7 +125,10 @@ class ReplayLearner(NamedTuple):
         return jax.tree.map(lambda x: x * traced.init_scale, params)
 
     def learn(self, state: State, x: LearnInput) -> LearnOutput:
-        """Store the segments, then take `updates` gradient steps, once replay holds enough."""
+        """Store the segments, reset if that is due, then take `updates` gradient steps.
+
+        It learns once replay holds enough.
+        """
         packed = jax.vmap(self.parts.codec.pack)(x.segments)
         memory, rows = self.parts.memory.add(state.memory, x.segments)
         replay = self.replay.add(state.replay, Stored(packed, rows))

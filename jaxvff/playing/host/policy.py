@@ -126,14 +126,15 @@ class BatchedPolicy:
         def by_lane(x: np.ndarray) -> Tree:
             return x.reshape(self._shape[:2] + x.shape[1:])
 
+        def newest(field: np.ndarray) -> Tree:
+            return by_lane(newest_slots(field, staged.slot, games))
+
         waiting = np.zeros(len(staged.slot), bool)
         waiting[games] = True
         return Seen(
-            obs=by_lane(newest_slots(staged.obs, staged.slot, games)),
-            state=by_lane(newest_slots(staged.state, staged.slot, games))
-            if self.context_size
-            else None,
-            avail=by_lane(newest_slots(staged.avail, staged.slot, games)),
+            obs=newest(staged.obs),
+            state=newest(staged.state) if self.context_size else None,
+            avail=newest(staged.avail),
             is_first=by_lane(staged.slot == 0),
             waiting=by_lane(waiting),
         )
@@ -182,29 +183,31 @@ def _act_in_lane(model: Model, explorer: Explorer | None, lane: LaneInput, key: 
         return explorer(key, q, avail, lane.traced, lane.env_steps)
 
     draw = evaluate.drawing(model, lane.params, greedy=explorer is None)
-    in_game = partial(_act_in_game, model.utility, act, draw, lane.params["utility"])
+    utility, params = model.utility, lane.params["utility"]
+    in_game = partial(_act_in_game, utility=utility, act=act, draw=draw, params=params)
     return jax.vmap(in_game)(lane.memory, lane.seen, jax.random.split(key, len(lane.seen.waiting)))
 
 
 def _act_in_game(
+    memory: Memory,
+    seen: Seen,
+    key: Array,
+    *,
     utility: Utility,
     act: Act,
     draw: Draw | None,
     params: Params,
-    memory: Memory,
-    seen: Seen,
-    key: Array,
 ) -> Memory:
     """What a team remembers after it has acted; unchanged where its game does not wait.
 
     Args:
+      memory: of the slot before, or of the last episode.
+      seen: the newest slot, without the axes K and N.
+      key: PRNG key.
       utility: the utility networks.
       act: how actions are picked.
       draw: what the team draws for an episode; None: nothing.
       params: of the utility networks.
-      memory: of the slot before, or of the last episode.
-      seen: the newest slot, without the axes K and N.
-      key: PRNG key.
     """
     before = jax.tree.map(lambda x: jnp.where(seen.is_first, jnp.zeros_like(x), x), memory)
     after = rollout.decide(
