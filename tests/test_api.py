@@ -133,6 +133,20 @@ def test_evaluation_plays_what_was_reported_last(run: Run) -> None:
         np.testing.assert_allclose(now.median_seed.q_tot, before.median_seed.q_tot, rtol=1e-5)
 
 
+def test_evaluation_plays_as_many_episodes_as_are_asked_for(tmp_path: Path) -> None:
+    """A run with more episodes in its reports tells the same."""
+    few, many = (
+        jaxvff.train(method="vdn", env="contextual", run_dir=tmp_path / f"run_{n}",
+                     **{**TINY, "total_steps": 20, "eval_episodes": n})
+        for n in (2, 300)
+    )  # fmt: skip
+    asked = few.evaluate(300)[0].test_return
+    np.testing.assert_allclose(asked, many.results[0].test_return, rtol=1e-5)
+    assert not np.allclose(asked, few.results[0].test_return)
+    with pytest.raises(jaxvff.UserError, match="eval_episodes=0 is out of range"):
+        few.evaluate(0)
+
+
 def test_pictures_are_drawn_for_a_notebook(run: Run, tmp_path: Path) -> None:
     for picture in (run.plot_curves(), run.plot_tables(), run.plot_rates()):
         assert picture._repr_png_().startswith(b"\x89PNG")

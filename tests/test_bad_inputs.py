@@ -340,6 +340,7 @@ COMMANDS: list[Mistake] = [
     ("evaluate run=nowhere", "nowhere is no run folder", "run.yaml"),
     ("evaluate run=good.yaml", "good.yaml is no run folder", "run.yaml"),
     ("evaluate run=nowhere lr=1", "evaluate takes run=<run folder>", "and no more"),
+    ("evaluate run=nowhere eval_episodes=few", "eval_episodes='few' must be a whole number", "32"),
     ("diagnose", "diagnose takes run=<run folder>", "max_enumerated="),
     ("diagnose run=nowhere", "nowhere is no run folder", "run.yaml"),
     ("diagnose run=nowhere lr=1", "diagnose takes run=<run folder>", "and no more"),

@@ -107,11 +107,14 @@ class Run:
         jobs = job_files.folders(self.folder)
         return results.curves(line for job in jobs for line in job_files.lines(job))
 
-    def evaluate(self) -> Results:
+    def evaluate(self, eval_episodes: int | None = None) -> Results:
         """Play greedily now, from the newest checkpoints, as `jaxvff evaluate` does.
 
+        Args:
+          eval_episodes: of each seed; None: as many as the run has in its reports.
+
         Raises:
-          UserError: there is no checkpoint yet.
+          UserError: there is no checkpoint yet, or the number is out of range.
         """
         from jaxvff.api import evaluation
         from jaxvff.api.results import Results
@@ -120,7 +123,7 @@ class Run:
 
         found = []
         for files, job in self.files():
-            with evaluation.of_job(files, job) as evaluated:
+            with evaluation.of_job(files, job, eval_episodes) as evaluated:
                 if evaluated is not None:
                     found += [records.of(result) for result in evaluated.results]
         if not found:

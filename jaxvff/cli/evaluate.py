@@ -7,9 +7,11 @@ from contextlib import ExitStack
 from jaxvff.api import run as runs
 from jaxvff.cli.start import importing
 from jaxvff.core.errors import UserError
+from jaxvff.core.options import check_value, options_of
 from jaxvff.settings import overrides
+from jaxvff.settings.config import Config
 
-KEYS = ("render", "seed", "episodes", "trust")  # the first three: what is drawn, reports.gifs
+KEYS = ("eval_episodes", "render", "seed", "episodes", "trust")
 
 
 def run(args: list[str]) -> int:
@@ -17,6 +19,7 @@ def run(args: list[str]) -> int:
     rest, own = overrides.split(args, "run", *KEYS)
     if "run" not in own or rest:
         raise UserError(f"evaluate takes run=<run folder>, {'=, '.join(KEYS)}= and no more")
+    eval_episodes = _episodes(own.get("eval_episodes"))
     trained = runs.load(own["run"], trust=overrides.flag(own, "trust"))
     with importing(trained.configs[0]):
         jobs = trained.files()
@@ -34,7 +37,7 @@ def run(args: list[str]) -> int:
     for files, job in jobs:
         with ExitStack() as stack:
             with console.status(f"compiling and playing: {job.name}"):
-                played = stack.enter_context(evaluation.of_job(files, job))
+                played = stack.enter_context(evaluation.of_job(files, job, eval_episodes))
             if played is None:
                 waiting.append(files)
                 continue
@@ -48,3 +51,17 @@ def run(args: list[str]) -> int:
     for files in waiting:
         console.print(f"{files} has no checkpoint yet", soft_wrap=True, markup=False)
     return 0
+
+
+def _episodes(text: str | None) -> int | None:
+    """How many greedy episodes a seed are asked for; None: as many as in the run's reports.
+
+    Raises:
+      UserError: no number of episodes.
+    """
+    if text is None:
+        return None
+    (typed,) = overrides.parse([f"eval_episodes={text}"])
+    (option,) = (each for each in options_of(Config) if each.name == typed.key)
+    check_value(option, typed.value)
+    return typed.value  # type: ignore[return-value]  # check_value has checked it

@@ -49,10 +49,12 @@ Defaults, units, ranges and what each key does: docs/configuration.md. Ctrl-C sa
 """
 
 EVALUATE = """\
-usage: jaxvff evaluate run=<run folder> [render=true|mp4 [seed=<n>] [episodes=1]] [trust=true]
+usage: jaxvff evaluate run=<run folder> [eval_episodes=<n>]
+                       [render=true|mp4 [seed=<n>] [episodes=1]] [trust=true]
 
 Restores the newest checkpoint, plays greedily, and prints what was learned: for matrix games the
 learned table of the median seed and the shares of seeds. Without render no file changes.
+eval_episodes= plays another number of episodes a seed than the run has in its reports.
 A run that names code (env.entry=, env.python=) is refused without trust=true: docs/runs.md.
 
 render=true also writes greedy_*.gif there, the first greedy episodes of a seed (default: the first)
