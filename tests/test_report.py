@@ -271,6 +271,9 @@ def test_all_tasks_together_count_a_game_with_two_time_limits_as_two_tasks(tmp_p
     assert together is not None
     assert together.tasks == ["smax/3m, time_limit=60", "smax/3m, time_limit=100"]
     assert [score.n for _, _, score in together.scores] == [8, 8]
+    returns = page.gather(paths, page.Wish((), "test_return"))
+    assert returns.across is None  # the tasks need not have the same units
+    assert {task.score for task in returns.tasks} == {"greedy return"}
 
 
 def test_records_that_tell_no_options_are_of_a_task_of_their_own(tmp_path: Path) -> None:

@@ -89,8 +89,15 @@ def tasks(named: Sequence[Named], metrics: Sequence[str], score: str | None) -> 
 
 
 def across(named: Sequence[Named], score: str | None) -> Across | None:
-    """Comparisons over all tasks that have a win rate; None if there are fewer than two."""
+    """Comparisons over all tasks that have the score; None if there are fewer than two.
+
+    Args:
+      named: all sweep values.
+      score: what is compared; None: the win rate. Returns are not: each task has units of its own.
+    """
     score = score or WIN_RATE
+    if score == RETURN:
+        return None
     scores: dict[str, dict[str, np.ndarray]] = {}  # by name and task
     for task, name, entry in named:
         if np.isfinite(entry.final.get(score, np.nan)).any():
