@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from typing import Any
 
 from jaxvff.api import run as runs
 from jaxvff.cli.start import importing
 from jaxvff.core.errors import UserError
-from jaxvff.core.options import check_value, options_of
-from jaxvff.settings import overrides
-from jaxvff.settings.config import Config
+from jaxvff.settings import config, overrides
 
 KEYS = ("eval_episodes", "render", "seed", "episodes", "trust")
 
@@ -19,7 +18,8 @@ def run(args: list[str]) -> int:
     rest, own = overrides.split(args, "run", *KEYS)
     if "run" not in own or rest:
         raise UserError(f"evaluate takes run=<run folder>, {'=, '.join(KEYS)}= and no more")
-    eval_episodes = _episodes(own.get("eval_episodes"))
+    asked: dict[str, Any] = {}  # an option of the config, and checked as such
+    config.put_all(asked, overrides.parse(f"{k}={own[k]}" for k in own if k == "eval_episodes"))
     trained = runs.load(own["run"], trust=overrides.flag(own, "trust"))
     with importing(trained.configs[0]):
         jobs = trained.files()
@@ -37,7 +37,7 @@ def run(args: list[str]) -> int:
     for files, job in jobs:
         with ExitStack() as stack:
             with console.status(f"compiling and playing: {job.name}"):
-                played = stack.enter_context(evaluation.of_job(files, job, eval_episodes))
+                played = stack.enter_context(evaluation.of_job(files, job, **asked))
             if played is None:
                 waiting.append(files)
                 continue
@@ -51,17 +51,3 @@ def run(args: list[str]) -> int:
     for files in waiting:
         console.print(f"{files} has no checkpoint yet", soft_wrap=True, markup=False)
     return 0
-
-
-def _episodes(text: str | None) -> int | None:
-    """How many greedy episodes a seed are asked for; None: as many as in the run's reports.
-
-    Raises:
-      UserError: no number of episodes.
-    """
-    if text is None:
-        return None
-    (typed,) = overrides.parse([f"eval_episodes={text}"])
-    (option,) = (each for each in options_of(Config) if each.name == typed.key)
-    check_value(option, typed.value)
-    return typed.value  # type: ignore[return-value]  # check_value has checked it
