@@ -244,7 +244,7 @@ def planned(tmp_path_factory) -> Path:
         (["render=true", "seed=x"], "seed=x must be a whole number"),
         (["render=true", "episodes=0"], "episodes=0 must be 1 or more"),
         (["seed=1"], "add render=true"),
-        (["foo=1"], "evaluate takes run=<run folder>, render=, seed=, episodes="),
+        (["foo=1"], "evaluate takes run=<run folder>, eval_episodes=, render=, seed=, episodes="),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(planned: Path, args, says: str, capsys) -> None:
